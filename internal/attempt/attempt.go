@@ -1,0 +1,280 @@
+// Package attempt is what the kinesis_pulsar input and the pulsar output share: one handing out of one batch.
+//
+// The input hands out a batch of one shard as an Attempt and waits for its ack. On the way through Benthos the batch may
+// be filtered, split, copied, held back or sent twice; whatever comes out at the pulsar output still names the attempt,
+// by the context of its messages, and each record, by one metadata entry. The output asks the attempt whether it may
+// still send, and tells it what Pulsar confirmed; the input decides from that, never from the engine's per-record
+// errors, what is replayed.
+//
+// Invariants:
+//   - An attempt is open until its first ack; every later ack is ignored.
+//   - Nothing of an attempt is sent once it has failed, or once the fence of its run is closed while it is open.
+//     Check and send happen under one lock which the ack takes too, so no send can slip behind a failed ack.
+//   - A record counts as confirmed only if every message that entered the output with its id was confirmed by Pulsar,
+//     all of them by one and the same output.
+package attempt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Errors that Begin returns. In both cases nothing of the batch may be sent and nothing is lost by that: the input
+// (or the next owner of the shard) delivers the records again.
+var (
+	// ErrStale is returned when the attempt has already failed: a late copy of it would land behind its own replay.
+	ErrStale = errors.New("this delivery attempt has already failed and is being replayed")
+	// ErrFenced is returned when the shard's lease can no longer be believed to be ours.
+	ErrFenced = errors.New("the lease of this batch's shard is no longer held")
+)
+
+// RecordIDKey is the metadata entry that carries a record's *RecordID. Metadata stays with its record through every
+// processor, while message contexts do not: batched processors give part j of their output the context of input part j.
+// The key lies outside the prefix "kinesis.", so that it never becomes a message property.
+const RecordIDKey = "kp_record"
+
+// State of an attempt.
+type State int
+
+// An attempt is open until the first call of its ack function.
+const (
+	Open State = iota
+	Acked
+	Failed
+)
+
+// attempts are numbered over the whole process, which gives Begin one locking order for all of them.
+var lastNumber atomic.Uint64
+
+// Attempt is one handing out of a batch of one shard.
+type Attempt struct {
+	number uint64
+	shard  string
+	fence  *Fence
+
+	mu struct {
+		sync.Mutex
+		state  State
+		output any  // the pulsar output that saw this attempt
+		shared bool // more than one did: their marks prove nothing
+	}
+	// records[i].outcome is guarded by mu. A slice per attempt: its elements' addresses travel in the metadata.
+	records []RecordID
+}
+
+// RecordID names one record of one attempt. A pointer to it travels in the record's metadata under RecordIDKey.
+type RecordID struct {
+	attempt *Attempt
+	index   int
+	outcome Outcome
+}
+
+// Outcome is what the output told of a record.
+type Outcome struct {
+	// Entered counts the messages with this record's id that reached the output: more than one when a processor made
+	// copies, or when the same message was sent again under the open attempt.
+	Entered int
+	// Confirmed counts those of them that Pulsar confirmed.
+	Confirmed int
+	// Refused is set when the record can never be published as it is.
+	Refused bool
+	// HasKey tells that Key is the key that the record was last sent with (it may be empty: no key).
+	HasKey bool
+	Key    string
+}
+
+// New begins an attempt of n records of a shard, under the fence of the shard's run.
+func New(shard string, fence *Fence, n int) *Attempt {
+	a := &Attempt{number: lastNumber.Add(1), shard: shard, fence: fence, records: make([]RecordID, n)}
+	for i := range a.records {
+		a.records[i].attempt, a.records[i].index = a, i
+	}
+	return a
+}
+
+// Shard names the shard whose records these are.
+func (a *Attempt) Shard() string { return a.shard }
+
+// Len is the number of records handed out in the attempt.
+func (a *Attempt) Len() int { return len(a.records) }
+
+// ID returns the id of record i, to be put into its metadata under RecordIDKey.
+func (a *Attempt) ID(i int) *RecordID { return &a.records[i] }
+
+// Attempt returns the attempt that the record belongs to.
+func (id *RecordID) Attempt() *Attempt { return id.attempt }
+
+// Index is the record's place in its attempt, from 0.
+func (id *RecordID) Index() int { return id.index }
+
+// String is what a user sees who prints all metadata of a message.
+func (id *RecordID) String() string {
+	return fmt.Sprintf("%s/%d/%d", id.attempt.shard, id.attempt.number, id.index)
+}
+
+// MarshalText keeps processors that turn all metadata into JSON working.
+func (id *RecordID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+type contextKey struct{}
+
+// Context returns ctx naming the attempt. All messages of a batch get the same one.
+func (a *Attempt) Context(ctx context.Context) context.Context {
+	return context.WithValue(ctx, contextKey{}, a)
+}
+
+// FromContext returns the attempt named by a message's context, nil if there is none (another input's message).
+func FromContext(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(contextKey{}).(*Attempt)
+	return a
+}
+
+// Begin is called by an output before it sends a batch, after its last wait. It locks the attempts that the batch's
+// messages belong to (usually one; duplicates and nil are skipped) and returns the function that unlocks them, to be
+// called when everything was given to the client. The output is any comparable value that names the calling output.
+// With an error nothing is locked and nothing may be sent.
+func Begin(output any, attempts ...*Attempt) (end func(), err error) {
+	locked := make([]*Attempt, 0, len(attempts))
+	for _, a := range attempts {
+		if a != nil && !slices.Contains(locked, a) {
+			locked = append(locked, a)
+		}
+	}
+	// One order for all, or two merged batches could wait for each other.
+	slices.SortFunc(locked, func(x, y *Attempt) int { return int(int64(x.number) - int64(y.number)) })
+	for _, a := range locked {
+		a.mu.Lock()
+	}
+	end = func() {
+		for _, a := range locked {
+			a.mu.Unlock()
+		}
+	}
+	for _, a := range locked {
+		switch a.mu.state {
+		case Acked:
+			// A buffer acked early. Refusing would lose the records; the fence does not matter any more.
+		case Failed:
+			err = fmt.Errorf("sending batch of %s: %w", a.shard, ErrStale)
+		default:
+			if !a.fence.Open() {
+				err = fmt.Errorf("sending batch of %s: %w", a.shard, ErrFenced)
+			}
+		}
+	}
+	if err != nil {
+		end()
+		return nil, err
+	}
+	for _, a := range locked {
+		if a.mu.output != nil && a.mu.output != output {
+			a.mu.shared = true
+		}
+		a.mu.output = output
+	}
+	return end, nil
+}
+
+// Entered notes that a message of the record is about to be sent with the given key. Only between Begin and its end.
+func (id *RecordID) Entered(key string) {
+	id.outcome.Entered++
+	id.outcome.Key, id.outcome.HasKey = key, true
+}
+
+// Skipped notes that a message of the record reached the output, but will not be sent in this call. It keeps a copy
+// that was sent from speaking for one that was not. Only between Begin and its end.
+func (id *RecordID) Skipped() { id.outcome.Entered++ }
+
+// Confirm notes that Pulsar confirmed a message of the record. After the ack it does nothing.
+func (id *RecordID) Confirm() {
+	a := id.attempt
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.state == Open {
+		id.outcome.Confirmed++
+	}
+}
+
+// ConfirmAll is Confirm for many records, of few attempts, under one lock per run of records of the same attempt.
+// Nil ids are skipped.
+func ConfirmAll(ids []*RecordID) {
+	var held *Attempt
+	for _, id := range ids {
+		if id == nil {
+			continue
+		}
+		if id.attempt != held {
+			if held != nil {
+				held.mu.Unlock()
+			}
+			held = id.attempt
+			held.mu.Lock()
+		}
+		if held.mu.state == Open {
+			id.outcome.Confirmed++
+		}
+	}
+	if held != nil {
+		held.mu.Unlock()
+	}
+}
+
+// Refuse notes that the record can never be published as it is. After the ack it does nothing.
+func (id *RecordID) Refuse() {
+	a := id.attempt
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.state == Open {
+		id.outcome.Refused = true
+	}
+}
+
+// Done ends the attempt with the result of its ack. It returns false if the attempt has ended before: the first call
+// wins, since some output brokers ack a batch once per error.
+func (a *Attempt) Done(failed bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.state != Open {
+		return false
+	}
+	a.mu.state = Acked
+	if failed {
+		a.mu.state = Failed
+	}
+	return true
+}
+
+// Undelivered returns what has to be replayed of a failed attempt, as ascending record indexes: the records that are
+// not proven delivered, and behind each of them the later records of the same key, so that the last copies of a key
+// end up in stream order. keyOf gives the key of a record that never reached the output. A refused record has no such
+// tail: the rest went on without it on purpose.
+//
+// Call it after Done(true): outcomes no longer change then.
+func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefused bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	failedKeys := map[string]struct{}{}
+	allRefused = true
+	for i := range a.records {
+		o := a.records[i].outcome
+		key := o.Key
+		if !o.HasKey {
+			key = keyOf(i)
+		}
+		delivered := !a.mu.shared && o.Entered > 0 && o.Confirmed == o.Entered
+		_, tail := failedKeys[key]
+		if delivered && !tail {
+			continue
+		}
+		replay = append(replay, i)
+		if o.Refused && !delivered {
+			continue
+		}
+		allRefused = false
+		failedKeys[key] = struct{}{}
+	}
+	return replay, allRefused && len(replay) > 0
+}

@@ -1,0 +1,32 @@
+// Package deps keeps the module's requirements in place while the packages that need them are being written.
+package deps
+
+import (
+	_ "github.com/apache/pulsar-client-go/pulsar"
+	_ "github.com/apache/pulsar-client-go/pulsar/auth"
+	_ "github.com/apache/pulsar-client-go/pulsar/log"
+	_ "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	_ "github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
+	_ "github.com/aws/aws-sdk-go-v2/config"
+	_ "github.com/aws/aws-sdk-go-v2/credentials"
+	_ "github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	_ "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	_ "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	_ "github.com/aws/aws-sdk-go-v2/service/sts"
+	_ "github.com/aws/smithy-go"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/redpanda-data/benthos/v4/public/components/io"
+	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+	_ "github.com/redpanda-data/benthos/v4/public/service"
+	_ "github.com/pierrec/lz4/v4"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/golang/snappy"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/net/http2"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "google.golang.org/protobuf/encoding/protowire"
+	_ "gopkg.in/yaml.v3"
+	_ "pgregory.net/rapid"
+)
