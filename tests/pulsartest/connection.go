@@ -1,0 +1,292 @@
+package pulsartest
+
+import (
+	"bufio"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// schemaVersion is the version of every schema: they are accepted and forgotten.
+var schemaVersion = make([]byte, 8)
+
+// connection is one client connection: its reader goroutine decodes and answers, its outbox writes.
+type connection struct {
+	broker *Broker
+	conn   net.Conn
+	out    *outbox
+	gone   chan struct{} // closed when the broker has forgotten the connection
+
+	producers map[uint64]*producer     // guarded by the broker's lock
+	former    map[uint64]*partitionLog // of producers that are closed; guarded by the broker's lock
+
+	connected bool // the reader's own
+}
+
+// run reads commands until the connection ends or is dropped. It leaves the closing to the writer, which has answers to
+// write first.
+func (c *connection) run() {
+	b := c.broker
+	defer func() {
+		b.mu.Lock()
+		b.forget(c)
+		b.mu.Unlock()
+	}()
+	r := bufio.NewReaderSize(pacedReader{c}, 64<<10)
+	limit := b.settings.maxMessageSize + framePadding
+	var buf []byte
+	for {
+		frame, err := readFrame(r, buf, limit)
+		if err != nil {
+			if errors.Is(err, errFrameTooLong) {
+				c.problem(err)
+			}
+			return
+		}
+		cmd, rest, keep, err := c.decode(frame)
+		if err != nil {
+			c.problem(err)
+			return
+		}
+		if !c.handle(&cmd, rest) {
+			return
+		}
+		if buf = frame; keep {
+			buf = nil
+		}
+	}
+}
+
+// decode reads a frame. keep says that what it leads to may go on using the frame's memory.
+func (c *connection) decode(frame []byte) (cmd command, rest []byte, keep bool, err error) {
+	raw, rest, err := splitFrame(frame)
+	if err != nil {
+		return cmd, nil, false, err
+	}
+	cmd, err = decodeCommand(raw)
+	if err != nil {
+		return cmd, nil, false, fmt.Errorf("reading command %d: %w", cmd.kind, err)
+	}
+	return cmd, rest, cmd.kind == cmdSend && c.broker.settings.sink == nil, nil
+}
+
+func (c *connection) problem(err error) {
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	c.broker.problem(fmt.Errorf("client %s: %w", c.conn.RemoteAddr(), err))
+}
+
+// handle answers one command and reports whether the connection goes on.
+func (c *connection) handle(cmd *command, rest []byte) bool {
+	if !c.connected && cmd.kind != cmdConnect {
+		c.problem(fmt.Errorf("command %d before CONNECT", cmd.kind))
+		return false
+	}
+	switch cmd.kind {
+	case cmdConnect:
+		return c.connect(cmd)
+	case cmdPing:
+		c.out.send(frame(cmdPong, nil))
+	case cmdPong:
+	case cmdPartitionedMetadata:
+		c.lookup(cmd, c.partitions, partitionsErrorFrame)
+	case cmdLookup:
+		c.lookup(cmd, c.broker.place, lookupErrorFrame)
+	case cmdProducer:
+		c.createProducer(cmd)
+	case cmdSend:
+		return c.send(cmd, rest)
+	case cmdCloseProducer:
+		c.closeProducer(cmd)
+	case cmdGetOrCreateSchema:
+		c.out.send(schemaFrame(cmd.requestID, schemaVersion))
+	case cmdSubscribe:
+		c.out.send(errorFrame(cmd.requestID, NotAllowedError, "pulsartest has no consumers; read with Broker.Messages"))
+	default:
+		c.problem(fmt.Errorf("command %d, which is none of a producer", cmd.kind))
+		return false
+	}
+	return true
+}
+
+func (c *connection) connect(cmd *command) bool {
+	if want := c.broker.settings.token; want != "" {
+		if cmd.authMethod != "token" || subtle.ConstantTimeCompare(cmd.authData, []byte(want)) != 1 {
+			// The broker answers no particular request here: its id is -1.
+			c.out.send(errorFrame(^uint64(0), AuthenticationError, "Failed to authenticate"))
+			return false
+		}
+	}
+	c.connected = true
+	c.out.send(connectedFrame(cmd.protocolVersion, c.broker.settings.maxMessageSize))
+	return true
+}
+
+// lookup answers a partition query or a lookup, with the faults and the gate that both share.
+func (c *connection) lookup(cmd *command, answer func(*command, topicName) []byte, refuse func(uint64, ServerError, string) []byte) {
+	b := c.broker
+	name, err := parseTopic(cmd.topic)
+	if err != nil {
+		c.out.send(refuse(cmd.requestID, InvalidTopicName, err.Error()))
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f, ok := b.mu.lookupPlan.take(name); ok {
+		c.out.send(refuse(cmd.requestID, f.code, f.text))
+		return
+	}
+	asked := *cmd // the reader goes on while the answer is held
+	reply := func() { c.out.send(answer(&asked, name)) }
+	if !b.lookupGate.hold(name, reply) {
+		reply()
+	}
+}
+
+// partitions answers how many partitions a topic has; called with the broker's lock held.
+func (c *connection) partitions(cmd *command, name topicName) []byte {
+	b := c.broker
+	t := b.mu.topics[name.base]
+	switch {
+	case name.partition >= 0 && t != nil:
+		return partitionsFrame(cmd.requestID, 0)
+	case t != nil:
+		return partitionsFrame(cmd.requestID, t.partitions)
+	case b.settings.noAutoCreation:
+		return partitionsErrorFrame(cmd.requestID, TopicNotFound, "Topic not found: "+name.String())
+	case b.settings.autoPartitions > 0 && name.partition < 0:
+		b.addTopic(name.base, b.settings.autoPartitions)
+		return partitionsFrame(cmd.requestID, b.settings.autoPartitions)
+	}
+	return partitionsFrame(cmd.requestID, 0)
+}
+
+// place answers where a topic is served: here.
+func (b *Broker) place(cmd *command, _ topicName) []byte {
+	return lookupFrame(cmd.requestID, b.URL())
+}
+
+func (c *connection) createProducer(cmd *command) {
+	b := c.broker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, code, text := c.newProducer(cmd)
+	if p == nil {
+		c.out.send(errorFrame(cmd.requestID, code, text))
+		return
+	}
+	last := int64(-1)
+	if b.settings.deduplication {
+		if id, ok := p.log.lastSequence[p.name]; ok {
+			last = id
+		}
+	}
+	var version []byte
+	if cmd.schemaType != 0 {
+		version = schemaVersion
+	}
+	c.out.send(producerSuccessFrame(cmd.requestID, p.name, last, version))
+}
+
+// newProducer makes a producer, or tells why not; called with the broker's lock held.
+func (c *connection) newProducer(cmd *command) (p *producer, code ServerError, text string) {
+	b := c.broker
+	name, err := parseTopic(cmd.topic)
+	if err != nil {
+		return nil, InvalidTopicName, err.Error()
+	}
+	if p := c.producers[cmd.producerID]; p != nil && p.epoch == cmd.epoch {
+		return p, 0, "" // asked again, on the same connection: the broker says yes again
+	}
+	if f, ok := b.mu.producerPlan.take(name); ok {
+		return nil, f.code, f.text
+	}
+	if cmd.accessMode != 0 || cmd.transactional {
+		return nil, NotAllowedError, "pulsartest knows the access mode Shared only, and no transactions"
+	}
+	t := b.mu.topics[name.base]
+	if t == nil {
+		if b.settings.noAutoCreation {
+			return nil, TopicNotFound, "Topic " + name.String() + " not found"
+		}
+		t = b.addTopic(name.base, 0)
+	}
+	log := b.partitionLog(t, name)
+	if t.terminated || log.terminated {
+		return nil, TopicTerminatedError, "Topic was already terminated"
+	}
+	producerName := cmd.producerName
+	if producerName == "" {
+		b.mu.lastProducer++
+		producerName = fmt.Sprintf("pulsartest-0-%d", b.mu.lastProducer)
+	}
+	if old := log.producers[producerName]; old != nil {
+		// Only a later incarnation of the very same producer may take its place.
+		if old.conn != c || old.id != cmd.producerID || old.epoch >= cmd.epoch {
+			return nil, ProducerBusy, fmt.Sprintf("org.apache.pulsar.broker.service.BrokerServiceException$NamingException: "+
+				"Producer with name '%s' is already connected to topic '%s'", producerName, name)
+		}
+		b.removeProducer(old)
+	}
+	p = &producer{
+		id: cmd.producerID, name: producerName, epoch: cmd.epoch,
+		userProvidedName: cmd.userProvidedName && cmd.producerName != "",
+		properties:       cmd.properties,
+		conn:             c, log: log, topic: t,
+	}
+	log.producers[producerName] = p
+	c.producers[cmd.producerID] = p
+	b.notify()
+	return p, 0, ""
+}
+
+// closeProducer answers behind the receipts of the producer, which the client counts on.
+func (c *connection) closeProducer(cmd *command) {
+	b := c.broker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	done := successFrame(cmd.requestID)
+	p := c.producers[cmd.producerID]
+	if p == nil {
+		// It was closed before, from here: that is what the client wanted.
+		c.answer(c.former[cmd.producerID], done)
+		return
+	}
+	b.removeProducer(p)
+	c.answer(p.log, done)
+}
+
+// answer sends a frame in the order of receipts, or holds it back while the topic's receipts are stalled; called with
+// the broker's lock held.
+func (c *connection) answer(log *partitionLog, frame []byte) {
+	if log != nil && c.broker.receiptGate.hold(log.name, func() { c.out.sendOrdered(frame) }) {
+		return
+	}
+	c.out.sendOrdered(frame)
+}
+
+// pacedReader reads from a connection no faster than Broker.SlowReads allows.
+type pacedReader struct{ c *connection }
+
+func (r pacedReader) Read(p []byte) (int, error) {
+	rate := r.c.broker.readRate.Load()
+	if rate <= 0 {
+		return r.c.conn.Read(p)
+	}
+	// Ten reads a second, so that slow means a trickle and not bursts.
+	p = p[:min(len(p), max(1, int(rate/10)))]
+	n, err := r.c.conn.Read(p)
+	if n > 0 {
+		timer := time.NewTimer(time.Duration(n) * time.Second / time.Duration(rate))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.c.gone:
+			return n, io.ErrClosedPipe
+		}
+	}
+	return n, err
+}
