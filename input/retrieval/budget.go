@@ -1,0 +1,166 @@
+package retrieval
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+)
+
+// Budget bounds what all shards of an input hold: bytes from the read until Pulsar has confirmed the record, and
+// records from the read until they are handed out. Waiters are served in the order they came, so no shard starves.
+type Budget struct {
+	capacityBytes   int64
+	capacityRecords int64
+
+	mu struct {
+		sync.Mutex
+		bytes   int64 // free; negative while small reads or wrong estimates have overdrawn it
+		records int64 // free, likewise
+		waiters list.List
+	}
+}
+
+// Request is what a reader asks for before it reads.
+type Request struct {
+	// Records is the most the reader would take; it gets less when less is free.
+	Records int
+	// MeanBytes is the expected charge of one record.
+	MeanBytes int64
+}
+
+// Grant is what a reader may read. It is to be settled once the read is done.
+type Grant struct {
+	// Records is the limit for the read, at least 1.
+	Records int
+
+	bytes int64
+}
+
+type waiter struct {
+	request Request
+	granted chan Grant
+}
+
+// smallReadAfter is how long a shard that holds nothing waits for its turn before it makes a read of one record beside
+// the budget. Without the exception, shards that are stuck with the whole budget would stop all the others; without
+// the wait, every short squeeze would end in reads of one record.
+const smallReadAfter = 200 * time.Millisecond
+
+// NewBudget returns a budget of so many bytes, and of so many queued records.
+func NewBudget(bytes int64, records int) *Budget {
+	b := &Budget{capacityBytes: bytes, capacityRecords: int64(records)}
+	b.mu.bytes, b.mu.records = bytes, int64(records)
+	return b
+}
+
+// Acquire reserves room for one read and returns how many records it may bring. With small set (the shard holds
+// nothing) it is never refused for long.
+func (b *Budget) Acquire(ctx context.Context, r Request, small bool) (Grant, error) {
+	b.mu.Lock()
+	if b.mu.waiters.Len() == 0 {
+		if g, ok := b.grantLocked(r); ok {
+			b.mu.Unlock()
+			return g, nil
+		}
+	}
+	w := &waiter{request: r, granted: make(chan Grant, 1)}
+	element := b.mu.waiters.PushBack(w)
+	b.mu.Unlock()
+
+	var smallRead <-chan time.Time
+	if small {
+		timer := time.NewTimer(smallReadAfter)
+		defer timer.Stop()
+		smallRead = timer.C
+	}
+	select {
+	case g := <-w.granted:
+		return g, nil
+	case <-ctx.Done():
+	case <-smallRead:
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case g := <-w.granted: // it came while we were giving up
+		if ctx.Err() != nil {
+			b.releaseLocked(g.bytes, int64(g.Records))
+			return Grant{}, ctx.Err()
+		}
+		return g, nil
+	default:
+	}
+	b.mu.waiters.Remove(element)
+	b.serveLocked() // who stood behind us may ask for less
+	if ctx.Err() != nil {
+		return Grant{}, ctx.Err()
+	}
+	g := Grant{Records: 1, bytes: r.MeanBytes}
+	b.mu.bytes -= g.bytes
+	b.mu.records--
+	return g, nil
+}
+
+// grantLocked must be called with mu held. A read is granted when a good part of what is asked for is free: handing
+// out every single free slot would turn a squeeze into reads of one record, of which Kinesis allows five a second.
+func (b *Budget) grantLocked(r Request) (Grant, bool) {
+	want := min(int64(r.Records), b.capacityRecords, max(1, b.capacityBytes/r.MeanBytes))
+	enough := max(1, want/4)
+	n := min(want, b.mu.records, b.mu.bytes/r.MeanBytes)
+	if n < enough {
+		return Grant{}, false
+	}
+	g := Grant{Records: int(n), bytes: n * r.MeanBytes}
+	b.mu.bytes -= g.bytes
+	b.mu.records -= n
+	return g, true
+}
+
+// Settle replaces the estimate by what the read really brought.
+func (b *Budget) Settle(g Grant, records int, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.releaseLocked(g.bytes-bytes, int64(g.Records-records))
+}
+
+// HandedOut gives the slots of records back that left the queue, whether to the pipeline or because their run ended.
+func (b *Budget) HandedOut(records int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.releaseLocked(0, int64(records))
+}
+
+// Release gives back the bytes of records that Pulsar has confirmed, or that were dropped.
+func (b *Budget) Release(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.releaseLocked(bytes, 0)
+}
+
+// releaseLocked must be called with mu held.
+func (b *Budget) releaseLocked(bytes, records int64) {
+	b.mu.bytes += bytes
+	b.mu.records += records
+	b.serveLocked()
+}
+
+// serveLocked must be called with mu held.
+func (b *Budget) serveLocked() {
+	for e := b.mu.waiters.Front(); e != nil; e = b.mu.waiters.Front() {
+		w := e.Value.(*waiter)
+		g, ok := b.grantLocked(w.request)
+		if !ok {
+			return
+		}
+		b.mu.waiters.Remove(e)
+		w.granted <- g
+	}
+}
+
+// Held is what the shards hold now, reserved room of running reads included.
+func (b *Budget) Held() (bytes int64, records int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.capacityBytes - b.mu.bytes, int(b.capacityRecords - b.mu.records)
+}

@@ -1,0 +1,287 @@
+package retrieval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
+)
+
+// PollingAPI is what polling needs of *kinesis.Client. Its retries should be off: they would be hidden reads that the
+// pacing does not know of, with pauses of their own in place of backoffTime.
+type PollingAPI interface {
+	GetShardIterator(context.Context, *kinesis.GetShardIteratorInput, ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error)
+	GetRecords(context.Context, *kinesis.GetRecordsInput, ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
+}
+
+// PollingConfig is what the readers of all shards share.
+type PollingConfig struct {
+	API PollingAPI
+	// StreamARN names the stream. With the ARN a re-created stream in another account or region cannot be mixed up.
+	StreamARN string
+	// MaxRecords is the most that one GetRecords asks for, up to 10,000.
+	MaxRecords int
+	// Spacing is the time from the beginning of a read to the next one of the same shard; 0 turns all pacing off.
+	Spacing time.Duration
+	// Backoff is the pause after a throttled read.
+	Backoff time.Duration
+	Budget  *Budget
+}
+
+const (
+	// requestTimeout bounds a read whose connection has died without a word; the SDK has no read timeout.
+	requestTimeout = 30 * time.Second
+	// meanBeforeFirstRead is what the first read of a shard, of one record, reserves.
+	meanBeforeFirstRead = 16 << 10
+	firstRetryAfter     = 100 * time.Millisecond
+	lastRetryAfter      = 5 * time.Second
+)
+
+// Polling reads a shard by GetRecords.
+type Polling struct {
+	config PollingConfig
+	shard  string
+	hashes kpl.HashRange
+
+	from     From
+	last     checkpoint.Position // of the last user record returned
+	lastRead string              // sequence number of the last Kinesis record seen: behind it goes on
+	iterator *string             // nil: to be fetched
+
+	mean      int64 // running mean charge of a record, 0 before the first
+	notBefore time.Time
+	failures  int
+	users     []kpl.UserRecord // reused
+}
+
+// NewPolling returns a reader of one shard. The hash range is the shard's; it decides which user records of an
+// aggregated record belong here.
+func NewPolling(config PollingConfig, shard string, hashes kpl.HashRange, from From) *Polling {
+	return &Polling{config: config, shard: shard, hashes: hashes, from: from, last: from.After}
+}
+
+// Next implements Reader.
+func (p *Polling) Next(ctx context.Context, holdsNothing bool) (Read, error) {
+	if err := sleepUntil(ctx, p.notBefore); err != nil {
+		return Read{}, err
+	}
+	if p.iterator == nil {
+		if err := p.fetchIterator(ctx); err != nil {
+			return Read{}, p.failed(ctx, fmt.Errorf("getting an iterator for %s: %w", p.shard, err))
+		}
+	}
+	request := Request{Records: readLimit(p.mean, p.config.MaxRecords), MeanBytes: p.mean}
+	if request.MeanBytes == 0 {
+		request.MeanBytes = meanBeforeFirstRead
+	}
+	grant, err := p.config.Budget.Acquire(ctx, request, holdsNothing)
+	if err != nil {
+		return Read{}, err
+	}
+	began := time.Now()
+	out, err := p.getRecords(ctx, grant.Records)
+	if err != nil {
+		p.config.Budget.Settle(grant, 0, 0)
+		if expired := new(types.ExpiredIteratorException); errors.As(err, &expired) {
+			// Five minutes without a read, for instance behind a full budget. The next one continues behind the last
+			// record that was read, never from the configured start.
+			p.iterator = nil
+			return Read{MillisBehindLatest: -1}, nil
+		}
+		return Read{}, p.failed(ctx, fmt.Errorf("reading %s: %w", p.shard, err))
+	}
+	p.failures = 0
+	read, brought := p.convert(out)
+	var charge int64
+	for i := range read.Records {
+		charge += read.Records[i].Charge()
+	}
+	p.config.Budget.Settle(grant, len(read.Records), charge)
+	first := p.mean == 0
+	p.mean = meanOf(p.mean, charge, len(read.Records))
+	p.notBefore = nextRead(began, brought, p.config.Spacing)
+	if first && len(read.Records) > 0 {
+		// The first read only learnt how large records are. Five reads a second leave room to follow it at once.
+		p.notBefore = began
+	}
+	p.iterator = out.NextShardIterator
+	if read.Ended = p.iterator == nil; read.Ended {
+		for _, child := range out.ChildShards {
+			read.Children = append(read.Children, aws.ToString(child.ShardId))
+		}
+	}
+	return read, nil
+}
+
+func (p *Polling) fetchIterator(ctx context.Context) error {
+	in := &kinesis.GetShardIteratorInput{StreamARN: &p.config.StreamARN, ShardId: &p.shard}
+	switch {
+	case p.lastRead != "":
+		in.ShardIteratorType = types.ShardIteratorTypeAfterSequenceNumber
+		in.StartingSequenceNumber = &p.lastRead
+	case p.from.Kind == checkpoint.TrimHorizon:
+		in.ShardIteratorType = types.ShardIteratorTypeTrimHorizon
+	case p.from.Kind == checkpoint.AtTimestamp:
+		in.ShardIteratorType = types.ShardIteratorTypeAtTimestamp
+		in.Timestamp = &p.from.Time
+	default:
+		// AT, not AFTER: the checkpoint may lie inside an aggregated record whose rest is still to come. What was
+		// delivered of it is dropped by its position.
+		in.ShardIteratorType = types.ShardIteratorTypeAtSequenceNumber
+		in.StartingSequenceNumber = &p.from.After.Sequence
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	out, err := p.config.API.GetShardIterator(ctx, in)
+	if err != nil {
+		if invalid := new(types.InvalidArgumentException); errors.As(err, &invalid) && in.StartingSequenceNumber != nil {
+			return fmt.Errorf("%w: %s: %s", ErrForeignPosition, *in.StartingSequenceNumber, invalid.ErrorMessage())
+		}
+		return err
+	}
+	if aws.ToString(out.ShardIterator) == "" {
+		return errors.New("kinesis answered without an iterator")
+	}
+	p.iterator = out.ShardIterator
+	return nil
+}
+
+func (p *Polling) getRecords(ctx context.Context, limit int) (*kinesis.GetRecordsOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return p.config.API.GetRecords(ctx, &kinesis.GetRecordsInput{
+		StreamARN: &p.config.StreamARN, ShardIterator: p.iterator, Limit: aws.Int32(int32(limit)),
+	})
+}
+
+// convert turns a response into user records, and tells how many payload bytes Kinesis counts for it.
+func (p *Polling) convert(out *kinesis.GetRecordsOutput) (read Read, brought int64) {
+	read.MillisBehindLatest = -1
+	if out.MillisBehindLatest != nil {
+		read.MillisBehindLatest = *out.MillisBehindLatest
+	}
+	if len(out.Records) > 0 {
+		read.Records = make([]Record, 0, len(out.Records))
+	}
+	for i := range out.Records {
+		r := &out.Records[i]
+		brought += int64(len(r.Data))
+		p.lastRead = aws.ToString(r.SequenceNumber)
+		read.Records = p.appendUsers(read.Records, r, read.MillisBehindLatest)
+	}
+	return read, brought
+}
+
+// appendUsers appends the user records of one Kinesis record that lie behind the last one returned.
+func (p *Polling) appendUsers(dst []Record, r *types.Record, behind int64) []Record {
+	record := Record{
+		Position:           checkpoint.Position{Sequence: aws.ToString(r.SequenceNumber)},
+		PartitionKey:       aws.ToString(r.PartitionKey),
+		Data:               r.Data,
+		Arrival:            aws.ToTime(r.ApproximateArrivalTimestamp),
+		Encryption:         string(r.EncryptionType),
+		MillisBehindLatest: behind,
+	}
+	if record.Encryption == "" {
+		record.Encryption = string(types.EncryptionTypeNone)
+	}
+	users, aggregated := kpl.Split(p.users[:0], r.Data, p.hashes)
+	if !aggregated {
+		if record.Data == nil {
+			record.Data = []byte{}
+		}
+		return p.appendNew(dst, record)
+	}
+	for i := range users {
+		record.Position.Sub, record.PartitionKey, record.Data = users[i].Sub, users[i].PartitionKey, users[i].Data
+		dst = p.appendNew(dst, record)
+	}
+	clear(users) // no envelope is kept alive by the scratch slice
+	p.users = users
+	return dst
+}
+
+func (p *Polling) appendNew(dst []Record, r Record) []Record {
+	if r.Position.Compare(p.last) <= 0 {
+		return dst
+	}
+	p.last = r.Position
+	return append(dst, r)
+}
+
+// failed classifies an error and plans the pause before the next call.
+func (p *Polling) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	now := time.Now()
+	switch {
+	case isThrottle(err):
+		p.notBefore = now.Add(p.config.Backoff)
+		return fmt.Errorf("%w: %w", ErrThrottled, err)
+	case isNotFound(err):
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	case isInvalidArgument(err) && p.iterator != nil:
+		// An iterator that Kinesis no longer understands; a new one is made from the last position.
+		p.iterator = nil
+	}
+	p.failures++
+	p.notBefore = now.Add(retryAfter(p.failures, rand.Float64()))
+	return err
+}
+
+// retryAfter is the pause after so many failures in a row: doubling from 100 ms to 5 s, spread by up to a quarter so
+// that the shards of a stream do not come back all at once.
+func retryAfter(failures int, random float64) time.Duration {
+	pause := lastRetryAfter
+	if failures < 7 {
+		pause = min(pause, firstRetryAfter<<(failures-1))
+	}
+	return pause - time.Duration(random*float64(pause)/4)
+}
+
+func isThrottle(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException", "ThrottlingException":
+		return true
+	}
+	return false
+}
+
+func isNotFound(err error) bool {
+	notFound := new(types.ResourceNotFoundException)
+	return errors.As(err, &notFound)
+}
+
+func isInvalidArgument(err error) bool {
+	invalid := new(types.InvalidArgumentException)
+	return errors.As(err, &invalid)
+}
+
+func sleepUntil(ctx context.Context, t time.Time) error {
+	d := time.Until(t)
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
