@@ -1,0 +1,254 @@
+package dynamotest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+)
+
+const (
+	targetPrefix = "DynamoDB_20120810."
+	contentType  = "application/x-amz-json-1.0"
+	maxBody      = 16 << 20
+)
+
+// response is a whole answer; lost means that the connection closes instead.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+	lost   bool
+}
+
+// serve runs one request through faults and engine. ctx ends when the client has given up.
+func (db *DB) serve(ctx context.Context, target string, body []byte) response {
+	operation, ok := strings.CutPrefix(target, targetPrefix)
+	if !ok {
+		return db.respond(operation, nil, unknownOperation())
+	}
+	f := db.faultFor(describeRequest(operation, body))
+	if f == nil {
+		answer, err := db.do(operation, body)
+		return db.respond(operation, answer, err)
+	}
+	// Hanging and waiting end with the client or with the DB.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(db.closing, cancel)()
+	waiting := ctx
+	if f.Kind == LateWrite {
+		waiting = db.closing
+	}
+	if f.Kind != SlowAnswer && !sleep(waiting, f.Delay) {
+		return response{lost: true}
+	}
+	if refused := f.Kind.refusal(); refused != nil {
+		return db.respond(operation, nil, refused)
+	}
+	switch f.Kind {
+	case Hang:
+		<-ctx.Done()
+		return response{lost: true}
+	case LoseRequest:
+		return response{lost: true}
+	}
+	answer, err := db.do(operation, body)
+	switch f.Kind {
+	case SlowAnswer:
+		if !sleep(ctx, f.Delay) {
+			return response{lost: true}
+		}
+	case HangAnswer:
+		<-ctx.Done()
+		return response{lost: true}
+	case LoseAnswer:
+		return response{lost: true}
+	case AppliedInternalError:
+		answer, err = nil, InternalError.refusal()
+	}
+	return db.respond(operation, answer, err)
+}
+
+// do decodes the request and runs it in the engine.
+func (db *DB) do(operation string, body []byte) (any, error) {
+	control := map[string]func(*tableRequest) (any, error){
+		"CreateTable": db.createTable, "DescribeTable": db.describeTable, "DeleteTable": db.deleteTable,
+		"UpdateTable": db.updateTable, "ListTables": db.listTables,
+		"DescribeContinuousBackups": db.continuousBackups, "UpdateContinuousBackups": db.continuousBackups,
+		"TagResource": db.tagging, "UntagResource": db.tagging, "ListTagsOfResource": db.tagging,
+	}
+	data := map[string]func(*itemRequest) (any, error){
+		"PutItem": db.putItem, "GetItem": db.getItem, "UpdateItem": db.updateItem, "DeleteItem": db.deleteItem,
+		"Scan": db.scan,
+	}
+	if run := control[operation]; run != nil {
+		return locked(db, body, run)
+	}
+	if run := data[operation]; run != nil {
+		return locked(db, body, run)
+	}
+	return nil, unknownOperation()
+}
+
+func locked[T any](db *DB, body []byte, run func(*T) (any, error)) (any, error) {
+	in := new(T)
+	if err := json.Unmarshal(body, in); err != nil {
+		if refused := (*apiError)(nil); errors.As(err, &refused) {
+			return nil, refused
+		}
+		return nil, serialization("Unexpected value in payload: %v", err)
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return run(in)
+}
+
+func (db *DB) respond(operation string, answer any, err error) response {
+	r := response{status: http.StatusOK, header: http.Header{}}
+	if err != nil {
+		refused := (*apiError)(nil)
+		if !errors.As(err, &refused) {
+			refused = &apiError{http.StatusInternalServerError, dynamoShape + "InternalServerError", err.Error(), nil}
+		}
+		r.status = refused.status
+		body := map[string]any{"__type": refused.shape, "message": refused.message}
+		if refused.item != nil {
+			body["Item"] = wireItem(refused.item)
+		}
+		answer = body
+	}
+	body, failed := json.Marshal(answer)
+	if failed != nil {
+		panic(fmt.Sprintf("dynamotest: encoding an answer of %s: %v", operation, failed))
+	}
+	r.body = body
+	db.mu.Lock()
+	db.mu.requests++
+	id := db.mu.requests
+	cost := Count{Requests: 1}
+	if err != nil {
+		cost.Failures = 1
+	}
+	db.count(operation, cost)
+	db.mu.Unlock()
+	r.header.Set("Content-Type", contentType)
+	r.header.Set("Content-Length", strconv.Itoa(len(body)))
+	r.header.Set("Date", db.options.clock().UTC().Format(http.TimeFormat))
+	r.header.Set("X-Amzn-Requestid", fmt.Sprintf("DYNAMOTEST%010d", id))
+	r.header.Set("X-Amz-Crc32", strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10))
+	return r
+}
+
+// describeRequest reads what faults look at; it is forgiving, since the engine checks the body in earnest.
+func describeRequest(operation string, body []byte) Request {
+	r := Request{Operation: operation, Body: body}
+	var in itemRequest
+	if err := json.Unmarshal(body, &in); err != nil {
+		var table struct{ TableName string }
+		_ = json.Unmarshal(body, &table)
+		r.Table = table.TableName
+		return r
+	}
+	r.Table, r.Consistent, r.Names = in.TableName, in.ConsistentRead, in.ExpressionAttributeNames
+	r.Key, r.Values = map[string]types.AttributeValue(in.Key), map[string]types.AttributeValue(in.ExpressionAttributeValues)
+	if in.Item != nil {
+		r.Key = map[string]types.AttributeValue(in.Item)
+	}
+	r.Condition, r.Update = aws.ToString(in.ConditionExpression), aws.ToString(in.UpdateExpression)
+	return r
+}
+
+// ServeHTTP implements http.Handler with DynamoDB's protocol.
+func (db *DB) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !db.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer db.requests.Done()
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r := db.serve(req.Context(), req.Header.Get("X-Amz-Target"), body)
+	if r.lost {
+		panic(http.ErrAbortHandler) // closes the connection
+	}
+	for name, values := range r.header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(r.status)
+	_, _ = w.Write(r.body) // a client that went away is its own business
+}
+
+// API returns a client whose requests reach the engine without a network, through the SDK's own serialisation, signing, retries and
+// error handling. Unlike over HTTP, no goroutine blocks outside a synctest bubble. optFns change the client's options as in
+// dynamodb.New; the retryer is the SDK's standard one.
+func (db *DB) API(optFns ...func(*dynamodb.Options)) *dynamodb.Client {
+	return dynamodb.New(dynamodb.Options{
+		Region:       "us-east-1",
+		BaseEndpoint: aws.String("http://dynamotest.invalid"),
+		Credentials:  credentials.NewStaticCredentialsProvider("dynamotest", "dynamotest", ""),
+		HTTPClient:   inProcess{db},
+	}, optFns...)
+}
+
+// inProcess carries requests to the engine as a network would: the client may give up while the request is still at work.
+type inProcess struct{ db *DB }
+
+func (c inProcess) Do(req *http.Request) (*http.Response, error) {
+	fail := func(err error) (*http.Response, error) {
+		return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: err}
+	}
+	body := []byte{}
+	if req.Body != nil {
+		var err error
+		body, err = io.ReadAll(req.Body)
+		if err = errors.Join(err, req.Body.Close()); err != nil {
+			return fail(err)
+		}
+	}
+	ctx := req.Context()
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	c.db.mu.Lock()
+	down := c.db.mu.down
+	c.db.mu.Unlock()
+	if down || !c.db.enter() {
+		return fail(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED})
+	}
+	answered := make(chan response, 1)
+	go func() {
+		defer c.db.requests.Done()
+		answered <- c.db.serve(ctx, req.Header.Get("X-Amz-Target"), body)
+	}()
+	select {
+	case r := <-answered:
+		if r.lost {
+			if err := ctx.Err(); err != nil {
+				return fail(err)
+			}
+			return fail(io.EOF)
+		}
+		return &http.Response{
+			StatusCode: r.status, Status: http.StatusText(r.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: r.header, Body: io.NopCloser(bytes.NewReader(r.body)), ContentLength: int64(len(r.body)), Request: req,
+		}, nil
+	case <-ctx.Done():
+		return fail(ctx.Err())
+	}
+}
