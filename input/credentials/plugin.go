@@ -131,6 +131,12 @@ func Parse(name string, param Secret) (Plugin, error) {
 	return p, nil
 }
 
+// Check is Parse for those who want only its verdict.
+func Check(name string, param Secret) error {
+	_, err := Parse(name, param)
+	return err
+}
+
 // KindOf tells which plugin a class name stands for; no name stands for Static.
 func KindOf(name string) (Kind, error) {
 	switch name = strings.TrimSpace(name); name {
@@ -165,7 +171,7 @@ func parseStatic(text string) (Plugin, error) {
 var (
 	roleARN     = regexp.MustCompile(`^arn:[a-z0-9-]+:iam::[0-9]{12}:role/[!-~]{1,576}$`)
 	sessionName = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`)
-	externalID  = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,1224}$`)
+	externalID  = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`) // at most 1224, which is beyond regexp's repeat counts
 )
 
 func parseAssumeRole(text string) (Plugin, error) {
@@ -183,7 +189,7 @@ func parseAssumeRole(text string) (Plugin, error) {
 		return Plugin{}, fmt.Errorf("%w: roleArn must be the ARN of a role, arn:aws:iam::123456789012:role/NAME", ErrParam)
 	case !sessionName.MatchString(p.RoleSessionName):
 		return Plugin{}, fmt.Errorf("%w: roleSessionName must be 2 to 64 of the characters a-z A-Z 0-9 _ + = , . @ -, for example pulsar-kinesis", ErrParam)
-	case p.ExternalID != "" && !externalID.MatchString(p.ExternalID):
+	case p.ExternalID != "" && (len(p.ExternalID) > 1224 || !externalID.MatchString(p.ExternalID)):
 		return Plugin{}, fmt.Errorf("%w: externalId must be 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -", ErrParam)
 	}
 	if d, ok := m["durationSeconds"]; ok {

@@ -31,7 +31,8 @@ type Options struct {
 	Region string
 	// STSEndpoint is the URL of STS; empty: the SDK's.
 	STSEndpoint string
-	// HTTPClient is used for all calls; nil: the SDK's.
+	// HTTPClient is used for the calls to STS; nil: the SDK's. The default chain keeps the SDK's own client: it makes one
+	// with short timeouts for the instance metadata address, which answers nothing outside EC2.
 	HTTPClient aws.HTTPClient
 	// Base signs the calls to STS; nil: the default chain.
 	Base aws.CredentialsProvider
@@ -57,9 +58,6 @@ func (p Plugin) Provider(ctx context.Context, opts Options) (aws.CredentialsProv
 	if opts.Region != "" {
 		load = append(load, config.WithRegion(opts.Region))
 	}
-	if opts.HTTPClient != nil {
-		load = append(load, config.WithHTTPClient(opts.HTTPClient))
-	}
 	if opts.Base != nil {
 		load = append(load, config.WithCredentialsProvider(opts.Base))
 	}
@@ -71,6 +69,9 @@ func (p Plugin) Provider(ctx context.Context, opts Options) (aws.CredentialsProv
 		return cfg.Credentials, nil
 	}
 	client := sts.NewFromConfig(cfg, func(o *sts.Options) {
+		if opts.HTTPClient != nil {
+			o.HTTPClient = opts.HTTPClient
+		}
 		if opts.STSEndpoint != "" {
 			o.BaseEndpoint = aws.String(opts.STSEndpoint)
 		}
