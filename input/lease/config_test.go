@@ -1,0 +1,44 @@
+package lease
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+)
+
+var throttled = &types.ProvisionedThroughputExceededException{}
+
+func TestConfigNamesTheWrongField(t *testing.T) {
+	good := Config{Table: NewTable(nil, "t"), WorkerID: "A", Stream: testStream, Failover: 10 * time.Second}
+	if _, err := NewManager(good, nil); err != nil {
+		t.Fatal(err)
+	}
+	for want, edit := range map[string]func(*Config){
+		"Table is missing":                   func(c *Config) { c.Table = nil },
+		"WorkerID \"\" has 0 bytes":          func(c *Config) { c.WorkerID = "" },
+		"has 49 bytes; write 1 to 48":        func(c *Config) { c.WorkerID = strings.Repeat("x", 49) },
+		"WorkerID \"a#b\" contains '#'":      func(c *Config) { c.WorkerID = "a#b" },
+		"Stream is missing":                  func(c *Config) { c.Stream = "" },
+		"Failover is 2.999s; write at least": func(c *Config) { c.Failover = 2999 * time.Millisecond },
+		"none may be negative":               func(c *Config) { c.Backoff = -1 },
+	} {
+		c := good
+		edit(&c)
+		if _, err := NewManager(c, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestTheProcessKnowsItsAcquisitionsAgain(t *testing.T) {
+	a, b := newAcquisitions("A"), newAcquisitions("A")
+	x, y := a.next(), a.next()
+	if x == y || !a.isOwn(x) || b.isOwn(x) || a.isOwn("") {
+		t.Errorf("acquisitions %s, %s", x, y)
+	}
+	if !(Lease{Owner: "A", Acquisition: x}).IsOurs() {
+		t.Errorf("%s is not A's", x)
+	}
+}

@@ -1,0 +1,103 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// handle brings the manager's picture up to date with what actors and scans have told.
+func (m *Manager) handle(events []event) {
+	now := m.cfg.Clock()
+	var lost, fenced []string
+	for _, e := range events {
+		switch {
+		case e.scan != nil:
+			m.handleScan(e.scan, now)
+		case e.acquired != nil:
+			m.starting--
+			m.took = append(m.took, e.key)
+			m.handler.Acquired(e.acquired)
+		case e.ended != nil:
+			delete(m.busy, e.key)
+			if e.notTaken {
+				m.starting--
+			}
+			m.handleEnd(e.key, e.ended, now)
+			switch {
+			case e.ran && errors.Is(e.ended.cause, ErrLost):
+				lost = append(lost, fmt.Sprintf("%s (%v)", e.key, e.ended.cause))
+			case errors.Is(e.ended.cause, ErrFenced):
+				fenced = append(fenced, e.key)
+			}
+		}
+	}
+	// One line for many: an event of one worker is an event of all its leases.
+	if len(lost) > 0 {
+		m.cfg.Log.Warnf("Lost %d leases: %s", len(lost), shortList(lost))
+	}
+	if len(fenced) > 0 {
+		m.cfg.Log.Warnf("Stopped %d shards whose leases could not be renewed within %s, until the lease table answers again: %s",
+			len(fenced), m.cfg.life(), shortList(fenced))
+	}
+	if m.starting == 0 && len(m.took) > 0 {
+		m.cfg.Log.Infof("Took %d leases: %s", len(m.took), shortList(m.took))
+		m.took = nil
+	}
+}
+
+// handleEnd notes how a lease looks that has no actor any more.
+func (m *Manager) handleEnd(key string, e *ending, now time.Duration) {
+	switch {
+	case errors.Is(e.cause, ErrFenced):
+		// Unless somebody else was quicker it is still ours, so there is nobody to wait for: the next plan takes it.
+		m.known[key] = observation{lease: e.lease, seenAt: now}
+	case e.known && e.found:
+		m.known[key] = corrected(e.lease, now)
+	case e.known:
+		delete(m.known, key)
+	default:
+		if o, ok := m.known[key]; ok {
+			o.tried = true
+			m.known[key] = o
+		}
+	}
+}
+
+func (m *Manager) handleScan(s *scanResult, now time.Duration) {
+	m.scanning = false
+	period := scanPeriod(m.cfg.Failover, m.workers)
+	if s.err != nil {
+		m.reads.fail(now, s.err)
+		if m.reads.warn() {
+			m.cfg.Log.Warnf("The lease table cannot be read, no leases are taken until it can: %v", s.err)
+		}
+		m.nextScan = now + m.cfg.jitter(m.cfg.Failover/6)
+		return
+	}
+	m.reads.ok()
+	m.scanned = true
+	m.nextScan = max(now, m.started+m.cfg.jitter(period))
+	m.known = observe(m.known, s.snapshot.Leases, s.at)
+	broken := map[string]bool{}
+	for _, b := range s.snapshot.Broken {
+		broken[b.Key] = true
+		if !m.broken[b.Key] {
+			m.cfg.Log.Warnf("A lease cannot be used, nobody reads its shard: %v", b.Err)
+		}
+	}
+	m.broken = broken
+	m.handler.Scanned(s.snapshot.Leases)
+}
+
+// shortList names a few of many.
+func shortList(keys []string) string {
+	const most = 5
+	slices.Sort(keys)
+	if len(keys) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
+	}
+	return strings.Join(keys, ", ")
+}

@@ -1,0 +1,355 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+)
+
+// Handler is told what a manager does. It must not block; it is called from the manager's goroutine.
+type Handler interface {
+	// Acquired begins a run. It may be over already.
+	Acquired(*Held)
+	// Scanned brings all leases of the table, whoever owns them, as a possibly stale scan showed them.
+	Scanned([]Lease)
+}
+
+// Manager takes leases and keeps them. Its one goroutine scans, observes, plans and starts an actor per lease; the
+// actors take, renew and release.
+type Manager struct {
+	cfg          Config
+	handler      Handler
+	acquisitions *acquisitions
+	reads        health
+	writes       health
+	takeSlots    chan struct{}
+	notify       chan struct{} // holds one token: there are events, or a scan is wanted
+
+	closing   chan struct{}   // closed by the first Close
+	closeCtx  context.Context // of that Close; set before closing is closed
+	closeDone chan struct{}   // closed when that Close returns
+	closeErr  error           // set before closeDone is closed
+
+	mu struct {
+		sync.Mutex
+		events     []event
+		rescan     bool
+		closed     bool
+		ran        chan struct{} // nil before Run, closed when it returns
+		cancelRun  context.CancelFunc
+		left       []*Held // runs that ended with Run, not released
+		unreleased []error
+	}
+
+	// The state of Run's goroutine.
+	known    map[string]observation
+	busy     map[string]bool // an actor takes, keeps or releases the lease
+	starting int             // takes without an outcome
+	took     []string
+	scanning bool
+	scanned  bool // at least once
+	nextScan time.Duration
+	started  time.Duration // of the scan under way
+	workers  int
+	foreign  bool // warned of
+	broken   map[string]bool
+	wg       sync.WaitGroup
+}
+
+// event is what an actor or a scan tells Run's goroutine.
+type event struct {
+	scan *scanResult
+
+	key      string
+	acquired *Held
+	ended    *ending // the lease has no actor any more
+	ran      bool    // ended: it had been held
+	notTaken bool    // ended: the take failed
+}
+
+type scanResult struct {
+	snapshot Snapshot
+	at       time.Duration
+	err      error
+}
+
+// NewManager checks the configuration. Nothing is read or written before Run.
+func NewManager(cfg Config, handler Handler) (*Manager, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &Manager{
+		cfg: cfg, handler: handler, acquisitions: newAcquisitions(cfg.WorkerID),
+		reads: health{forget: 2 * cfg.Failover}, writes: health{forget: 2 * cfg.Failover},
+		takeSlots: make(chan struct{}, parallelTakes), notify: make(chan struct{}, 1),
+		closing: make(chan struct{}), closeDone: make(chan struct{}),
+		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1,
+	}, nil
+}
+
+// Run takes and keeps leases until ctx ends or Close is called, and returns when all its goroutines have ended. When ctx
+// ends the runs end without a release; a Close afterwards still releases the leases. Run can be called once. It returns
+// nil after Close, otherwise the cause of ctx.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	if m.mu.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	if m.mu.ran != nil {
+		m.mu.Unlock()
+		return errors.New("lease: Run was called twice")
+	}
+	ran := make(chan struct{})
+	m.mu.ran, m.mu.cancelRun = ran, cancel
+	m.mu.Unlock()
+	defer close(ran)
+	defer m.wg.Wait()
+
+	scanCtx, cancelScan := context.WithCancel(ctx)
+	defer cancelScan()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	m.nextScan = m.cfg.Clock()
+	for {
+		m.handle(m.drain())
+		now := m.cfg.Clock()
+		if !m.scanning && (m.takeRescan() || now >= m.nextScan) {
+			m.startScan(scanCtx, now)
+		}
+		next := m.act(ctx, now)
+		timer.Reset(max(next-m.cfg.Clock(), time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-m.closing:
+			return nil
+		case <-m.notify:
+		case <-timer.C:
+		}
+	}
+}
+
+// Rescan asks for a consistent scan at once, e.g. after leases were created.
+func (m *Manager) Rescan() {
+	m.mu.Lock()
+	m.mu.rescan = true
+	m.mu.Unlock()
+	m.poke()
+}
+
+func (m *Manager) takeRescan() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.mu.rescan
+	m.mu.rescan = false
+	if r {
+		m.scanned = false
+	}
+	return r
+}
+
+// Err tells why the table does not answer: reads or writes have failed for the failover time and none succeeded. It is
+// nil while it answers.
+func (m *Manager) Err() error {
+	now := m.cfg.Clock()
+	for _, h := range []*health{&m.reads, &m.writes} {
+		if err := h.failing(now, m.cfg.Failover); err != nil {
+			return fmt.Errorf("lease table %s has not answered for %s: %w", m.cfg.Table.Name(), m.cfg.Failover, err)
+		}
+	}
+	return nil
+}
+
+// Close ends all runs and releases their leases in parallel, with their last confirmed positions. It returns when that
+// is done, or with an error when ctx ended before. It may be called at any time and more than once; later calls wait
+// for the first.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.mu.closed {
+		m.mu.Unlock()
+		select {
+		case <-m.closeDone:
+			return m.closeErr
+		case <-ctx.Done():
+			return fmt.Errorf("closing the lease manager: %w", context.Cause(ctx))
+		}
+	}
+	m.mu.closed = true
+	m.closeCtx = ctx
+	close(m.closing)
+	ran, cancelRun := m.mu.ran, m.mu.cancelRun
+	m.mu.Unlock()
+
+	defer close(m.closeDone)
+	if ran != nil {
+		// Tries under way may use up ctx, but not more.
+		stop := context.AfterFunc(ctx, cancelRun)
+		<-ran
+		stop()
+	}
+	m.mu.Lock()
+	left := m.mu.left
+	m.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, h := range left {
+		wg.Go(func() {
+			if _, _, err := h.release(ctx); err != nil {
+				m.noteUnreleased(err)
+			}
+		})
+	}
+	wg.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.mu.unreleased); n > 0 {
+		m.closeErr = fmt.Errorf("closing the lease manager: %d leases will expire instead of being released, the first: %w", n, m.mu.unreleased[0])
+	}
+	return m.closeErr
+}
+
+func (m *Manager) noteUnreleased(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.unreleased = append(m.mu.unreleased, err)
+}
+
+func (m *Manager) isClosing() bool {
+	select {
+	case <-m.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+func (m *Manager) post(e event) {
+	m.mu.Lock()
+	m.mu.events = append(m.mu.events, e)
+	m.mu.Unlock()
+	m.poke()
+}
+
+func (m *Manager) poke() {
+	select {
+	case m.notify <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) drain() []event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	events := m.mu.events
+	m.mu.events = nil
+	return events
+}
+
+// startScan reads the table in a goroutine of its own, so that a slow scan delays no take. The first scan, and one that
+// was asked for, is consistent: leases that were just created must not be missed.
+func (m *Manager) startScan(ctx context.Context, now time.Duration) {
+	m.scanning, m.started = true, now
+	consistent := !m.scanned
+	m.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, m.cfg.Failover)
+		defer cancel()
+		s, err := m.cfg.Table.Scan(ctx, consistent)
+		m.post(event{scan: &scanResult{snapshot: s, at: m.cfg.Clock(), err: err}})
+	})
+}
+
+// act makes a plan and starts what it says. It returns when to look again.
+func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duration) {
+	d := makePlan(m.known, view{
+		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
+		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, mayTake: m.cfg.MayTake, now: now,
+	})
+	m.workers = d.workers
+	if d.foreign != nil && !m.foreign {
+		m.cfg.Log.Warnf("Taking no more leases: %v", CheckStream([]Lease{*d.foreign}, m.cfg.Stream))
+	}
+	m.foreign = d.foreign != nil
+	for _, l := range d.take {
+		m.busy[l.Key] = true
+		m.starting++
+		m.wg.Go(func() { m.actor(ctx, l) })
+	}
+	for _, l := range d.release {
+		m.busy[l.Key] = true
+		m.wg.Go(func() { m.drop(ctx, l) })
+	}
+	next = now + m.cfg.Failover
+	if !m.scanning {
+		next = m.nextScan
+	}
+	if d.next != 0 {
+		next = min(next, d.next)
+	}
+	return next
+}
+
+// actor is the one goroutine that writes as the owner of a lease.
+func (m *Manager) actor(ctx context.Context, seen Lease) {
+	select {
+	case m.takeSlots <- struct{}{}:
+	case <-m.closing:
+		return
+	case <-ctx.Done():
+		return
+	}
+	h, e := m.take(ctx, seen)
+	<-m.takeSlots
+	if h == nil {
+		m.post(event{key: seen.Key, ended: &e, notTaken: true})
+		return
+	}
+	m.post(event{key: seen.Key, acquired: h})
+	e = h.keep(ctx)
+	defer close(h.over)
+	switch {
+	case errors.Is(e.cause, ErrStopped):
+		m.mu.Lock()
+		m.mu.left = append(m.mu.left, h)
+		m.mu.Unlock()
+	case errors.Is(e.cause, ErrReleased):
+		e = m.finish(h, e)
+	}
+	m.post(event{key: seen.Key, ended: &e, ran: true})
+}
+
+// finish is the release at the end of a run.
+func (m *Manager) finish(h *Held, e ending) ending {
+	h.mu.Lock()
+	ctx := h.mu.releaseCtx
+	h.mu.Unlock()
+	if ctx == nil {
+		ctx = m.closeCtx
+	}
+	l, found, err := h.release(ctx)
+	if err != nil {
+		if m.isClosing() {
+			m.noteUnreleased(err)
+		}
+		// It may be ours still. If it is, the next scan shows it.
+		return ending{cause: errors.Join(e.cause, errGaveUp)}
+	}
+	return ending{cause: e.cause, known: true, found: found, lease: l}
+}
+
+// drop releases a lease that is ours in the table only.
+func (m *Manager) drop(ctx context.Context, l Lease) {
+	own := ownership{key: l.Key, worker: l.Owner, acquisition: l.Acquisition, counter: l.Counter}
+	e := ending{cause: errGaveUp}
+	// Once and no more: if the table does not answer, the next scan brings us back here.
+	a, err := m.try(ctx, m.cfg.tryTimeout(), releaseUpdate(own, checkpoint.Position{}))
+	if err == nil {
+		e = ending{cause: ErrReleased, known: true, found: a.found, lease: a.lease}
+	}
+	m.post(event{key: l.Key, ended: &e})
+}

@@ -1,0 +1,63 @@
+package lease
+
+import "time"
+
+// observation is what a worker knows of a lease that it does not hold: how it last looked, and since when its counter
+// has stood still, on the worker's own clock. No clocks of different machines are ever compared.
+type observation struct {
+	lease Lease
+	// seenAt is when the answer with this counter arrived first: the owner's stamp is from before that write was sent,
+	// so its fence ends before the observer's patience.
+	seenAt time.Duration
+	// confirmed is set when a later scan showed the counter unchanged.
+	confirmed bool
+	// tried is set when a take failed or gave up since the last scan; the next scan comes first then.
+	tried bool
+}
+
+// observe brings observations up to date with the leases of a scan whose answer arrived at now. The scan may be stale:
+// takes are conditional on the counter, so an old picture can only delay them.
+func observe(known map[string]observation, leases []Lease, now time.Duration) map[string]observation {
+	next := make(map[string]observation, len(leases))
+	for _, l := range leases {
+		o, ok := known[l.Key]
+		switch {
+		case !ok || l.Counter > o.lease.Counter:
+			o = observation{lease: l, seenAt: now}
+		case l.Counter == o.lease.Counter:
+			// Attributes that move without the counter (kp_start, a hand-over of KCL 3.x) are taken as they are now.
+			o.lease, o.confirmed = l, true
+		default:
+			// A stale read, or an item that was deleted and created again. Which of them is told by the item that a
+			// take on the remembered counter fails on.
+			o.confirmed = true
+		}
+		o.tried = false
+		next[l.Key] = o
+	}
+	return next
+}
+
+// corrected is the observation of a lease as a failed condition returned it. That answer is consistent, so it replaces
+// what is remembered even with a lower counter, and the patience starts anew.
+func corrected(l Lease, now time.Duration) observation {
+	return observation{lease: l, seenAt: now, tried: true}
+}
+
+// patience is how long the counter of a lease must stand still until it may be taken from its owner. An owner of ours
+// says how long it believes in the lease; without that a worker with a short failover time would rob one with a long.
+func patience(l Lease, own time.Duration) time.Duration {
+	if l.IsOurs() {
+		return max(own, l.Failover)
+	}
+	return own
+}
+
+// isOwned tells whether somebody must be waited for: the owner, or the worker that a hand-over of KCL 3.x has left
+// behind.
+func isOwned(l Lease) bool { return l.Owner != "" || l.CheckpointOwner != "" }
+
+// isExpired tells whether the owner of the lease has lost it, for the observer.
+func (o observation) isExpired(own, now time.Duration) bool {
+	return now-o.seenAt > patience(o.lease, own)
+}

@@ -1,0 +1,130 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+)
+
+// try sends a write once, within the timeout.
+func (m *Manager) try(ctx context.Context, timeout time.Duration, u *update) (answer, error) {
+	tctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	a, err := m.cfg.Table.send(tctx, u)
+	switch {
+	case err == nil:
+		m.writes.ok()
+	case ctx.Err() == nil: // not just because we are being stopped
+		m.writes.fail(m.cfg.Clock(), err)
+	}
+	return a, err
+}
+
+// errGaveUp is returned when a take got no answer, which leaves open whether it was done.
+var errGaveUp = errors.New("no answer in time")
+
+// take tries to become the owner of a lease, all tries under one acquisition, so that a lost answer is recognised. It
+// returns the new run, or why there is none.
+func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
+	var previous string
+	if seen.Owner == m.cfg.WorkerID && m.acquisitions.isOwn(seen.Acquisition) {
+		previous = seen.Acquisition
+	}
+	acquisition := m.acquisitions.next()
+	anchor := m.cfg.AnchorFor(seen)
+	giveUp := m.cfg.Clock() + m.cfg.life()
+	var s stamps
+	for failures := 0; ; {
+		sent := m.cfg.Clock()
+		timeout := min(m.cfg.tryTimeout(), giveUp-sent)
+		if timeout <= 0 || m.isClosing() || ctx.Err() != nil {
+			return nil, m.giveUp(seen, acquisition, s.open)
+		}
+		u := takeUpdate(seen, m.cfg.WorkerID, acquisition, m.cfg.Stream, m.cfg.Failover, anchor)
+		a, err := m.try(ctx, timeout, u)
+		if err != nil {
+			if !isRefused(err) {
+				s.unanswered(sent)
+			}
+			failures++
+			if failures == max(1, m.cfg.NumRetries) && ctx.Err() == nil && m.writes.warn() {
+				m.cfg.Log.Warnf("Lease %s could not be taken in %d tries, trying on: %v", seen.Key, failures, err)
+			}
+			m.wait(ctx, m.cfg.pause(err, failures, giveUp-m.cfg.Clock()))
+			continue
+		}
+		v := verdictDone
+		if a.failed {
+			v = judgeTake(m.cfg.WorkerID, acquisition, previous, a.lease, a.found)
+		}
+		switch {
+		case v == verdictDone:
+			return newHeld(m, a.lease, s.settle(sent)), ending{}
+		case v == verdictAgain && a.lease.Counter != seen.Counter:
+			seen = a.lease
+		default:
+			return nil, *lostTo(a)
+		}
+	}
+}
+
+// giveUp ends a take without an answer. On the way out of the process a lease that may have become ours is released;
+// otherwise the next scan shows it, and it is taken again.
+func (m *Manager) giveUp(seen Lease, acquisition string, unsure bool) ending {
+	if unsure && m.isClosing() {
+		own := ownership{key: seen.Key, worker: m.cfg.WorkerID, acquisition: acquisition, counter: seen.Counter + 1}
+		none := func() checkpoint.Position { return checkpoint.Position{} }
+		if _, _, err := m.release(m.closeCtx, own, none, nil); err != nil {
+			m.noteUnreleased(err)
+		}
+	}
+	return ending{cause: errGaveUp}
+}
+
+// release writes until the table has confirmed that the lease is not this run's any more. position gives what is still
+// unwritten, adopted is told of what earlier tries turn out to have stored; both belong to the run.
+func (m *Manager) release(ctx context.Context, own ownership, position func() checkpoint.Position, adopted func(Lease)) (l Lease, found bool, err error) {
+	giveUp := m.cfg.Clock() + m.cfg.Failover // by then it is free without us
+	for failures := 0; ; {
+		remaining := giveUp - m.cfg.Clock()
+		if err := ctx.Err(); err != nil {
+			return Lease{}, false, fmt.Errorf("releasing lease %s: %w", own.key, context.Cause(ctx))
+		}
+		if remaining <= 0 {
+			return Lease{}, false, fmt.Errorf("releasing lease %s: %w", own.key, err)
+		}
+		var a answer
+		a, err = m.try(ctx, min(m.cfg.tryTimeout(), remaining), releaseUpdate(own, position()))
+		if err != nil {
+			failures++
+			if serr := sleep(ctx, m.cfg.pause(err, failures, remaining)); serr != nil {
+				return Lease{}, false, fmt.Errorf("releasing lease %s: %w; last try: %w", own.key, serr, err)
+			}
+			continue
+		}
+		if a.failed && judgeRelease(own.worker, own.acquisition, a.lease, a.found) == verdictAgain && a.lease.Counter != own.counter {
+			// A late renewal was done first, with the position it carried.
+			own.counter = a.lease.Counter
+			if adopted != nil {
+				adopted(a.lease)
+			}
+			continue
+		}
+		// Released, or somebody else's, or gone: nothing is left to give up.
+		return a.lease, a.found, nil
+	}
+}
+
+// wait pauses a take; closing and the end of ctx cut it short.
+func (m *Manager) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-m.closing:
+	case <-ctx.Done():
+	}
+}
