@@ -43,7 +43,8 @@ func shown(v any) string {
 }
 
 // integer reads a value that YAML, JSON or Bloblang made a number of; ok is false when it is none. Fractions and numbers
-// beyond 64 bits are errors.
+// beyond 64 bits are errors. A float without a fraction counts as an integer everywhere, even where Jackson refuses it:
+// a config that comes as JSON through the streams API may hold no other numbers.
 func integer(v any) (n int64, ok bool, err error) {
 	switch t := v.(type) {
 	case int:
@@ -58,7 +59,7 @@ func integer(v any) (n int64, ok bool, err error) {
 		}
 		return int64(t), true, nil
 	case float64:
-		// 30000.0 and 1e4 are whole numbers to their writer. Jackson cuts 30000.9 to 30000; nobody has meant that.
+		// Jackson cuts 30000.9 to 30000; nobody has meant that.
 		switch {
 		case math.IsNaN(t), math.IsInf(t, 0), t != math.Trunc(t):
 			return 0, true, errors.New("is not a whole number")
@@ -135,10 +136,8 @@ func coerceBool(v any) (bool, error) {
 	if b, ok := v.(bool); ok {
 		return b, nil
 	}
-	if _, fraction := v.(float64); !fraction {
-		if n, ok, err := integer(v); ok && err == nil {
-			return n != 0, nil
-		}
+	if n, ok, err := integer(v); ok && err == nil {
+		return n != 0, nil
 	}
 	if s, ok := v.(string); ok {
 		switch strings.TrimSpace(s) {
@@ -178,9 +177,6 @@ func coerceEnum[T ~string](v any, options ...T) (T, error) {
 		}
 	}
 	for i, o := range options {
-		if n, ok := v.(float64); ok && n != float64(i) {
-			continue
-		}
 		if n, ok, err := integer(v); text == strconv.Itoa(i) || ok && err == nil && n == int64(i) {
 			return o, nil
 		}

@@ -32,9 +32,6 @@ func coerceTime(v any) (time.Time, error) {
 	if t, ok := v.(time.Time); ok { // YAML has timestamps of its own, when they are not quoted
 		return t.UTC().Truncate(time.Millisecond), nil
 	}
-	if f, ok := v.(float64); ok && f > -mostMillis && f < mostMillis && f == float64(int64(f)) {
-		v = int64(f) // JSON through the streams API knows no integers
-	}
 	if n, ok, err := integer(v); ok && err == nil {
 		return fromMillis(n)
 	}

@@ -84,18 +84,18 @@ type Config struct {
 // ParseConfig checks a whole configuration. Its error joins all that is wrong with it; each line names its field and what
 // to write instead, and none holds a secret.
 func ParseConfig(parsed *service.ParsedConfig) (Config, error) {
+	return parseConfig(rawFields(parsed), time.Now())
+}
+
+// rawFields are the fields that are present, as YAML or JSON gave them.
+func rawFields(parsed *service.ParsedConfig) map[string]any {
 	raw := map[string]any{}
 	for _, f := range fields {
-		if !parsed.Contains(f.name) {
-			continue
+		if v, err := parsed.FieldAny(f.name); err == nil { // the only error is absence
+			raw[f.name] = v
 		}
-		v, err := parsed.FieldAny(f.name)
-		if err != nil {
-			return Config{}, err
-		}
-		raw[f.name] = v
 	}
-	return parseConfig(raw, time.Now())
+	return raw
 }
 
 // parseConfig is ParseConfig at a given time.
@@ -171,12 +171,14 @@ var crossRules = []struct {
 }{
 	{[]string{"awsRegion", "awsEndpoint", "cloudwatchEndpoint", "dynamoEndpoint"}, func(c *Config) error {
 		if c.Region == "" && (c.Endpoint == "" || c.CloudWatchEndpoint == "" || c.DynamoEndpoint == "") {
+			//lint:ignore ST1005 the Java connector's text, which people search for
 			return errors.New(`Either "awsRegion" must be set OR all of [ "awsEndpoint", "cloudwatchEndpoint", and "dynamoEndpoint" ] must be set.`)
 		}
 		return nil
 	}},
 	{[]string{"initialPositionInStream", "startAtTime"}, func(c *Config) error {
 		if c.InitialPosition == AtTimestamp && c.StartAtTime.IsZero() {
+			//lint:ignore ST1005 the Java connector's text, which people search for
 			return errors.New("When initialPositionInStream is AT_TIMESTAMP, startAtTime must be specified")
 		}
 		return nil

@@ -32,7 +32,8 @@ var (
 	// ErrUnknownPlugin is returned when awsCredentialPluginName names a class that has no counterpart here.
 	ErrUnknownPlugin = errors.New("unknown credential plugin")
 	// ErrMissingKeys is returned when static credentials lack one of their two keys. The text is the Java connector's.
-	ErrMissingKeys = errors.New("Default accessKey and secretKey must be present into json-map if AwsCredentialProviderPlugin not provided") //nolint:staticcheck // documented text
+	//lint:ignore ST1005 the Java connector's text, which people search for
+	ErrMissingKeys = errors.New("Default accessKey and secretKey must be present into json-map if AwsCredentialProviderPlugin not provided")
 	// ErrParam is returned when awsCredentialPluginParam does not hold what its plugin needs.
 	ErrParam = errors.New("invalid awsCredentialPluginParam")
 )

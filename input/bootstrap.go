@@ -1,0 +1,146 @@
+package input
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
+)
+
+// errKCL3 is returned when a KCL 3.x application may be using the table.
+var errKCL3 = errors.New("this lease table was used by KCL 3.x, beside or after which this version cannot work yet")
+
+// bootstrap brings the lease table into the state from which leases can be taken: it exists, it is this stream's, and
+// every shard that a first start has to read has a lease. It returns the configured start, with LATEST resolved.
+//
+// The order is the protocol: the anchor is fixed before anything is listed, the table is read before anything is
+// written, and the scan is consistent, since an eventually consistent one can miss rows that a parallel first start has
+// just written.
+func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config, s stream, log *service.Logger) (shard.Start, error) {
+	start := shard.Start{Position: string(c.InitialPosition), At: c.StartAtTime}
+	if c.InitialPosition == Latest {
+		start.At = s.anchor()
+	}
+	created, err := table.EnsureExists(ctx)
+	if err != nil {
+		return start, fmt.Errorf("preparing lease table %q: %w", c.ApplicationName, err)
+	}
+	if created {
+		log.Infof("Created lease table %s", c.ApplicationName)
+	}
+	snapshot, err := table.Scan(ctx, true)
+	if err != nil {
+		return start, fmt.Errorf("reading lease table %q: %w", c.ApplicationName, err)
+	}
+	marks, err := table.Marks(ctx, snapshot)
+	if err != nil {
+		return start, fmt.Errorf("looking for KCL 3.x at lease table %q: %w", c.ApplicationName, err)
+	}
+	for _, unreadable := range marks.Unreadable {
+		log.Warnf("Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector allows no more", unreadable)
+	}
+	if len(marks.Marks) > 0 {
+		found := make([]string, 0, len(marks.Marks))
+		for _, m := range marks.Marks[:min(3, len(marks.Marks))] {
+			found = append(found, m.String())
+		}
+		return start, fmt.Errorf("applicationName: %w (found %d marks, among them %s); use another applicationName", errKCL3, len(marks.Marks), strings.Join(found, ", "))
+	}
+	if len(snapshot.Leases) == 0 {
+		return start, firstStart(ctx, api, table, s, start)
+	}
+	return start, laterStart(ctx, api, table, snapshot.Leases, s, start, log)
+}
+
+// firstStart fills an empty table. Several workers may do it at once: each row is created once, and all end with the
+// earliest anchor.
+func firstStart(ctx context.Context, api streamAPI, table *lease.Table, s stream, start shard.Start) error {
+	shards, err := listShards(ctx, api, s.identity.ARN, firstStartFilter(start))
+	if err != nil {
+		return err
+	}
+	if len(shards) == 0 {
+		return fmt.Errorf("kinesis lists no shards for %s", s.identity.ARN)
+	}
+	if err := createLeases(ctx, table, shard.FirstLeases(shards, start, s.identity.Brand())); err != nil {
+		return err
+	}
+	if start.Position == checkpoint.Latest {
+		return alignAnchors(ctx, table)
+	}
+	return nil
+}
+
+func createLeases(ctx context.Context, table *lease.Table, leases []lease.Lease) error {
+	for _, l := range leases {
+		if _, _, err := table.Create(ctx, l); err != nil {
+			return fmt.Errorf("creating lease %s: %w", l.Key, err)
+		}
+	}
+	return nil
+}
+
+// alignAnchors lowers every LATEST row's anchor to the earliest in the table. Two first starts that ran into each other
+// leave rows of both; the later anchor would lose what arrived between the two.
+func alignAnchors(ctx context.Context, table *lease.Table) error {
+	snapshot, err := table.Scan(ctx, true)
+	if err != nil {
+		return fmt.Errorf("reading back created leases: %w", err)
+	}
+	earliest := earliestAnchor(snapshot.Leases)
+	for _, l := range snapshot.Leases {
+		if l.Checkpoint.Sequence == checkpoint.Latest && l.Start.After(earliest) {
+			if _, err := table.LowerStart(ctx, l.Key, earliest); err != nil {
+				return fmt.Errorf("aligning the start of lease %s: %w", l.Key, err)
+			}
+		}
+	}
+	return nil
+}
+
+func earliestAnchor(leases []lease.Lease) time.Time {
+	var earliest time.Time
+	for _, l := range leases {
+		if !l.Start.IsZero() && (earliest.IsZero() || l.Start.Before(earliest)) {
+			earliest = l.Start
+		}
+	}
+	return earliest
+}
+
+// laterStart checks that a table with leases is this stream's, gives KCL's LATEST rows a fixed moment, and mends the
+// holes that a crash in the middle of a first start has left.
+func laterStart(ctx context.Context, api streamAPI, table *lease.Table, leases []lease.Lease, s stream, start shard.Start, log *service.Logger) error {
+	shards, err := listShards(ctx, api, s.identity.ARN, nil)
+	if err != nil {
+		return err
+	}
+	if err := shard.CheckTable(leases, shards, s.identity); err != nil {
+		return fmt.Errorf("applicationName: %w; give this stream an applicationName of its own (or, for a stream created again, delete the lease table: the positions in it are void)", err)
+	}
+	byKey := make(map[string]lease.Lease, len(leases))
+	for _, l := range leases {
+		byKey[l.Key] = l
+		if l.Checkpoint.Sequence == checkpoint.Latest && l.Start.IsZero() {
+			if _, err := table.Anchor(ctx, l.Key, s.anchor()); err != nil {
+				return fmt.Errorf("fixing the start of lease %s: %w", l.Key, err)
+			}
+		}
+	}
+	hole := start
+	if start.Position == checkpoint.Latest {
+		hole.At = earliestAnchor(leases)
+	}
+	missing := shard.MissingLeases(shards, byKey, hole, s.identity.Brand())
+	if len(missing) > 0 {
+		log.Warnf("Lease table has no lease for %d open shards, %s the first; they are read from %s", len(missing), missing[0].Key, missing[0].Checkpoint)
+	}
+	return createLeases(ctx, table, missing)
+}

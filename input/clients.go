@@ -1,0 +1,114 @@
+package input
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/credentials"
+)
+
+// fallbackRegion signs requests when every endpoint is given and no region is known anywhere: emulators do not care,
+// and the SDK refuses to sign without one.
+const fallbackRegion = "us-east-1"
+
+// clients are the AWS clients of one input, over one transport.
+type clients struct {
+	kinesis   *kinesis.Client
+	dynamodb  *dynamodb.Client
+	transport *http.Transport
+	region    string
+}
+
+// newClients makes no request, except that the default credentials chain may look at files.
+func newClients(ctx context.Context, c Config) (*clients, error) {
+	// The SDK's own kind of client first: it adds the certificates of AWS_CA_BUNDLE to that, and refuses any other.
+	buildable := newBuildable()
+	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(buildable)}
+	if c.Region != "" {
+		options = append(options, awsconfig.WithRegion(c.Region))
+	}
+	provider, err := credentials.New(credentials.Options{
+		PluginName: c.CredentialPluginName, PluginParam: c.CredentialPluginParam, Region: c.Region, HTTPClient: buildable,
+	})
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, awsconfig.WithCredentialsProvider(provider))
+	shared, err := awsconfig.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	if shared.Region == "" {
+		shared.Region = fallbackRegion
+	}
+	if completed, ok := shared.HTTPClient.(*awshttp.BuildableClient); ok {
+		buildable = completed
+	}
+	transport := buildable.GetTransport()
+	shared.HTTPClient = &http.Client{Transport: plainBody{transport}}
+	return &clients{
+		kinesis: kinesis.NewFromConfig(shared, func(o *kinesis.Options) {
+			if c.Endpoint != "" {
+				o.BaseEndpoint = aws.String(c.Endpoint)
+			}
+		}),
+		dynamodb: dynamodb.NewFromConfig(shared, func(o *dynamodb.Options) {
+			if c.DynamoEndpoint != "" {
+				o.BaseEndpoint = aws.String(c.DynamoEndpoint)
+			}
+		}),
+		transport: transport,
+		region:    shared.Region,
+	}, nil
+}
+
+func (c *clients) close() { c.transport.CloseIdleConnections() }
+
+// newBuildable starts from the SDK's defaults. Their ten idle connections per host would make every shard beyond the
+// tenth dial for each read.
+func newBuildable() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost = 256
+		t.MaxIdleConns = 512
+	}).WithDialerOptions(func(d *net.Dialer) {
+		d.Timeout = 5 * time.Second
+	})
+}
+
+// plainBody hides the SDK's request bodies' WriterTo from net/http. The SDK closes a body as soon as the answer is
+// there, its WriteTo then reports io.EOF, and if the answer was faster than the end of the request, net/http takes
+// that for a failed write and closes the connection under the reader of the answer.
+type plainBody struct{ next http.RoundTripper }
+
+func (p plainBody) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil && req.Body != http.NoBody {
+		clone := *req
+		clone.Body = struct{ io.ReadCloser }{req.Body}
+		req = &clone
+	}
+	return p.next.RoundTrip(req)
+}
+
+// noRetries switches the SDK's own retries off for a client. The readers pace and back off themselves.
+func noRetries(o *kinesis.Options) { o.Retryer = aws.NopRetryer{} }
+
+// quietKinesis is the data plane of Kinesis without the SDK's retries.
+type quietKinesis struct{ client *kinesis.Client }
+
+func (q quietKinesis) GetShardIterator(ctx context.Context, in *kinesis.GetShardIteratorInput, _ ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error) {
+	return q.client.GetShardIterator(ctx, in, noRetries)
+}
+
+func (q quietKinesis) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, _ ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error) {
+	return q.client.GetRecords(ctx, in, noRetries)
+}

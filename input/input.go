@@ -1,0 +1,269 @@
+// Package input is the Benthos input kinesis_pulsar: it reads a Kinesis stream shard by shard, hands the records out as
+// batches, and moves the shards' checkpoints in DynamoDB behind what Apache Pulsar has confirmed.
+//
+// Importing the package registers the input with Benthos.
+//
+// Invariants (docs/design.md tells the whole list):
+//   - I7: a shard has at most one batch in flight, so no number of threads and slots can reorder it.
+//   - I9: leases are kept by goroutines of their own; nothing on the way of the records can delay them.
+//   - I10: Close is bounded, idempotent, and safe in any state.
+package input
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+)
+
+// Name is the input's name in a Benthos config.
+const Name = "kinesis_pulsar"
+
+// errFanOut is returned at start for a config that asks for what is not built yet. Polling instead would be a surprise
+// on the bill and in the latency of every other consumer.
+var errFanOut = errors.New("useEnhancedFanOut: this version reads by polling only; enhanced fan-out is true by default and not available yet: set useEnhancedFanOut: false")
+
+func init() {
+	if err := Register(service.GlobalEnvironment()); err != nil {
+		panic(err)
+	}
+}
+
+// Register adds the input to an environment.
+func Register(env *service.Environment) error {
+	return env.RegisterBatchInput(Name, Spec(), func(parsed *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+		config, err := ParseConfig(parsed)
+		if err != nil {
+			return nil, err
+		}
+		return newInput(config, res.Logger())
+	})
+}
+
+// input implements service.BatchInput.
+type input struct {
+	config   Config
+	log      *service.Logger
+	clock    attempt.Clock
+	workerID string
+	budget   *retrieval.Budget
+	ready    *dispatcher
+	convert  *converter
+
+	// connecting is held by Connect and Close, which the engine may call at the same time.
+	connecting sync.Mutex
+	failures   int       // of Connect in a row; guarded by connecting
+	answered   time.Time // Kinesis' clock at its first answer; guarded by connecting
+
+	mu struct {
+		sync.Mutex
+		worker *worker
+		leave  func()
+		closed bool
+	}
+}
+
+// newInput makes no request: lint, streams mode and connection tests call it and expect it to be quick.
+func newInput(config Config, log *service.Logger) (*input, error) {
+	if config.UseEnhancedFanOut {
+		return nil, errFanOut
+	}
+	return &input{
+		config:   config,
+		log:      log,
+		clock:    attempt.BootClock,
+		workerID: newWorkerID(),
+		budget:   retrieval.NewBudget(config.MaxBufferedBytes, config.ReceiveQueueSize),
+		ready:    newDispatcher(),
+		convert:  &converter{properties: config.RecordProperties, keyMode: config.MessageKeyMode},
+	}, nil
+}
+
+func (in *input) table(c *clients) *lease.Table {
+	return lease.NewTable(c.dynamodb, in.config.ApplicationName)
+}
+
+func (in *input) polling(c *clients, s stream) retrieval.PollingConfig {
+	return retrieval.PollingConfig{
+		API:        quietKinesis{c.kinesis},
+		StreamARN:  s.identity.ARN,
+		MaxRecords: in.config.MaxRecords,
+		Spacing:    in.config.IdleTimeBetweenReads,
+		Backoff:    in.config.BackoffTime,
+		Budget:     in.budget,
+	}
+}
+
+// Pauses between failed Connects, of which each is an error in the log.
+const firstConnectAfter, lastConnectAfter = time.Second, 10 * time.Second
+
+// Connect implements service.BatchInput. The first time it checks everything that can be checked and starts the worker;
+// later, after ReadBatch has reported trouble, it waits until the worker has got over it. The worker itself goes on all
+// the time, so nothing is lost by it.
+func (in *input) Connect(ctx context.Context) error {
+	in.connecting.Lock()
+	defer in.connecting.Unlock()
+	in.mu.Lock()
+	w, closed := in.mu.worker, in.mu.closed
+	in.mu.Unlock()
+	switch {
+	case closed:
+		return service.ErrEndOfInput
+	case w != nil:
+		return reconnect(ctx, w)
+	}
+	if err := in.begin(ctx); err != nil {
+		in.failures++
+		pause := min(lastConnectAfter, firstConnectAfter<<min(in.failures-1, 8))
+		return service.NewErrBackOff(err, pause)
+	}
+	in.failures = 0
+	return nil
+}
+
+// reconnectPatience is how long a Connect waits for the end of trouble before it reports it (again).
+const reconnectPatience = 5 * time.Second
+
+func reconnect(ctx context.Context, w *worker) error {
+	trouble, turned := w.state()
+	if trouble == nil {
+		return nil
+	}
+	timer := time.NewTimer(reconnectPatience)
+	defer timer.Stop()
+	select {
+	case <-turned:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return service.NewErrBackOff(trouble, time.Millisecond) // it has waited already
+	}
+}
+
+// begin is the first connection. It must be called with connecting held.
+func (in *input) begin(ctx context.Context) error {
+	c, err := newClients(ctx, in.config)
+	if err != nil {
+		return err
+	}
+	started := false
+	defer func() {
+		if !started {
+			c.close()
+		}
+	}()
+	s, err := describe(ctx, c.kinesis, in.config)
+	if err != nil {
+		return err
+	}
+	// LATEST is what was latest when Kinesis answered for the first time: what arrived while we waited for the lease
+	// table is not to be skipped.
+	if in.answered.IsZero() {
+		in.answered = s.answered
+	}
+	s.answered = in.answered
+	leave, err := tables.enter(in.config.DynamoEndpoint+"|"+c.region+"|"+in.config.ApplicationName, s.identity)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !started {
+			leave()
+		}
+	}()
+	start, err := bootstrap(ctx, c.kinesis, in.table(c), in.config, s, in.log)
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.mu.closed {
+		return service.ErrEndOfInput
+	}
+	w, err := newWorker(in, c, s, start)
+	if err != nil {
+		return err
+	}
+	w.run()
+	in.mu.worker, in.mu.leave = w, leave
+	started = true
+	return nil
+}
+
+// ReadBatch implements service.BatchInput. It never returns an empty batch.
+func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	in.mu.Lock()
+	w := in.mu.worker
+	in.mu.Unlock()
+	if w == nil {
+		return nil, nil, service.ErrNotConnected
+	}
+	for {
+		trouble, turned := w.state()
+		if r := in.ready.pop(); r != nil {
+			if batch, ack := r.handOut(); batch != nil {
+				return batch, ack, nil
+			}
+			continue
+		}
+		if trouble != nil {
+			return nil, nil, service.ErrNotConnected
+		}
+		r := in.ready.next(ctx, turned)
+		if r == nil {
+			if ctx.Err() != nil {
+				return nil, nil, ctx.Err()
+			}
+			continue
+		}
+		if batch, ack := r.handOut(); batch != nil {
+			return batch, ack, nil
+		}
+	}
+}
+
+// Close implements service.BatchInput. Acks that have not come by now count as not delivered: waiting for them could
+// last for ever, since the engine drops those of a forced stop.
+func (in *input) Close(ctx context.Context) error {
+	in.mu.Lock()
+	in.mu.closed = true
+	w, leave := in.mu.worker, in.mu.leave
+	in.mu.leave = nil
+	in.mu.Unlock()
+	if leave == nil {
+		return nil // never connected, or closed before
+	}
+	defer leave()
+	if err := w.stop(ctx); err != nil {
+		in.log.Warnf("Not every lease was released; others take the rest over when it expires: %v", err)
+	}
+	return nil
+}
+
+// ConnectionTest implements service.ConnectionTestable.
+func (in *input) ConnectionTest(ctx context.Context) service.ConnectionTestResults {
+	c, err := newClients(ctx, in.config)
+	if err != nil {
+		return service.ConnectionTestFailed(err).AsList()
+	}
+	defer c.close()
+	if _, err := describe(ctx, c.kinesis, in.config); err != nil {
+		return service.ConnectionTestFailed(err).AsList()
+	}
+	if _, err := in.table(c).Exists(ctx); err != nil {
+		return service.ConnectionTestFailed(err).AsList()
+	}
+	return service.ConnectionTestSucceeded().AsList()
+}
+
+var (
+	_ service.BatchInput         = (*input)(nil)
+	_ service.ConnectionTestable = (*input)(nil)
+)

@@ -1,0 +1,467 @@
+package input
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+)
+
+const (
+	// A batch takes what is ready of its shard, up to this.
+	maxBatchRecords = 2000
+	maxBatchBytes   = 1 << 20
+
+	// A shard whose batch or replay has been away for so long gives its queue back (rule 32): a few stuck shards would
+	// otherwise hold the whole budget and stop all the others.
+	blockedAfter = 30 * time.Second
+
+	// Pauses between replays: for passing trouble, and for a batch of nothing but records that Pulsar refuses.
+	firstReplayAfter, lastReplayAfter   = 100 * time.Millisecond, 5 * time.Second
+	firstRefusedAfter, lastRefusedAfter = time.Second, time.Minute
+)
+
+// held is what a run needs of its lease.
+type held interface {
+	Lease() lease.Lease
+	Fence() *attempt.Fence
+	Confirmed(checkpoint.Position)
+	Lost() <-chan struct{}
+}
+
+var _ held = (*lease.Held)(nil)
+
+// readerFrom makes a reader of the run's shard that starts at the given place.
+type readerFrom func(retrieval.From) retrieval.Reader
+
+// run is one run of a shard: from the taking of its lease to the loss, release or end of it. A reader goroutine fills
+// the queue; ReadBatch hands out of it; acks come back. At most one batch is in flight (I7): it is what keeps the order
+// through any number of pipeline threads and output slots.
+type run struct {
+	shard     string
+	lease     held
+	newReader readerFrom
+	from      retrieval.From
+	budget    *retrieval.Budget
+	ready     *dispatcher
+	convert   *converter
+	log       *service.Logger
+	maxBatch  int // records
+
+	mu struct {
+		sync.Mutex
+		tracker *checkpoint.Tracker
+		queue   []retrieval.Record // read, not yet handed out
+		queued  int64              // their charge
+		last    checkpoint.Position
+		flight  *flight       // the batch that is away
+		replay  []handed      // to be handed out before anything new
+		timer   *time.Timer   // wakes the run when the pause before the replay is over
+		notYet  bool          // that pause
+		failed  int           // failures in a row
+		stuck   time.Time     // since when nothing was delivered although something was handed out; zero: not stuck
+		warned  bool          // that it is stuck
+		trouble error         // of the reader's last call, nil after a good one
+		since   time.Time     // of that trouble
+		over    bool          // nothing more is handed out
+		changed chan struct{} // closed and replaced when the queue shrinks
+	}
+}
+
+// handed is a record that was handed out, with its place in the tracker.
+type handed struct {
+	record retrieval.Record
+	ticket checkpoint.Ticket
+}
+
+// flight is a batch that is away.
+type flight struct {
+	attempt *attempt.Attempt
+	records []handed
+	charge  int64
+}
+
+func newRun(l held, from retrieval.From, newReader readerFrom, shared *input) *run {
+	r := &run{
+		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
+		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
+		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
+	}
+	r.mu.tracker = checkpoint.NewTracker(l.Lease().Checkpoint)
+	r.mu.changed = make(chan struct{})
+	return r
+}
+
+// read is the run's reader goroutine. It returns when ctx ends, or the shard does.
+func (r *run) read(ctx context.Context) {
+	reader := r.newReader(r.from)
+	for {
+		dropped, err := r.waitForRoom(ctx)
+		if err != nil {
+			return
+		}
+		if dropped {
+			reader = r.newReader(r.resumeFrom())
+		}
+		read, err := reader.Next(ctx, r.holdsNothing())
+		if ctx.Err() != nil {
+			r.discard(read)
+			return
+		}
+		if err != nil {
+			r.readFailed(err)
+			if errors.Is(err, retrieval.ErrForeignPosition) {
+				return // no retry mends it, and falling back to another position would lose or repeat records
+			}
+			continue
+		}
+		r.readSucceeded()
+		if !r.add(read) {
+			return
+		}
+		if read.Ended {
+			r.log.Infof("Shard %s has ended (followed by %v); its lease is kept", r.shard, read.Children)
+			return
+		}
+	}
+}
+
+// discard gives back what a read brought that came too late.
+func (r *run) discard(read retrieval.Read) {
+	var charge int64
+	for i := range read.Records {
+		charge += read.Records[i].Charge()
+	}
+	r.budget.HandedOut(len(read.Records))
+	r.budget.Release(charge)
+}
+
+func (r *run) readFailed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.trouble == nil {
+		r.mu.since = time.Now()
+	}
+	r.mu.trouble = err
+	r.log.Debugf("Reading failed, trying again: %v", err)
+}
+
+func (r *run) readSucceeded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.trouble = nil
+}
+
+// readTrouble returns the reader's error if it has not read anything for so long; ok means it reads.
+func (r *run) readTrouble(now time.Time, longer time.Duration) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.trouble != nil && (now.Sub(r.mu.since) >= longer || errors.Is(r.mu.trouble, retrieval.ErrForeignPosition)) {
+		return r.mu.trouble
+	}
+	return nil
+}
+
+// waitForRoom blocks while a full batch is queued already: the next read is then asked for when it is needed, and a
+// stuck shard holds a few MiB at most. Dropped tells that the queue was given back meanwhile, so that reading has to
+// begin again behind what was handed out.
+func (r *run) waitForRoom(ctx context.Context) (dropped bool, err error) {
+	for {
+		r.mu.Lock()
+		full := len(r.mu.queue) >= r.maxBatch || r.mu.queued >= maxBatchBytes
+		changed := r.mu.changed
+		var patience <-chan time.Time
+		var timer *time.Timer
+		if len(r.mu.queue) > 0 && !r.mu.stuck.IsZero() {
+			timer = time.NewTimer(time.Until(r.mu.stuck.Add(blockedAfter)))
+			patience = timer.C
+		}
+		r.mu.Unlock()
+		if !full && !dropped {
+			if timer != nil {
+				timer.Stop()
+			}
+			return false, ctx.Err()
+		}
+		if dropped && r.moving() {
+			return true, nil
+		}
+		select {
+		case <-changed:
+		case <-patience:
+			dropped = r.dropQueue() || dropped
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		if err != nil {
+			return dropped, err
+		}
+	}
+}
+
+// moving tells whether the run can take records again after it gave its queue back.
+func (r *run) moving() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.stuck.IsZero()
+}
+
+// dropQueue gives back all that waits to be handed out, if the shard still is stuck.
+func (r *run) dropQueue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.stuck.IsZero() || time.Since(r.mu.stuck) < blockedAfter {
+		return false
+	}
+	if !r.mu.warned {
+		r.mu.warned = true
+		r.log.Warnf("Shard %s is blocked: nothing of it was delivered for %s; it is read again when its batch gets through", r.shard, blockedAfter)
+	}
+	r.dropQueueLocked()
+	return true
+}
+
+// dropQueueLocked must be called with mu held.
+func (r *run) dropQueueLocked() {
+	r.budget.HandedOut(len(r.mu.queue))
+	r.budget.Release(r.mu.queued)
+	r.mu.queue, r.mu.queued = nil, 0
+	r.changedLocked()
+}
+
+// changedLocked tells the reader that the queue has shrunk or moves again. It must be called with mu held.
+func (r *run) changedLocked() {
+	close(r.mu.changed)
+	r.mu.changed = make(chan struct{})
+}
+
+// resumeFrom is the place behind the last record that was handed out.
+func (r *run) resumeFrom() retrieval.From {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.last.IsZero() {
+		return r.from
+	}
+	return retrieval.From{After: r.mu.last}
+}
+
+// holdsNothing tells whether the shard holds no record at all.
+func (r *run) holdsNothing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.mu.queue) == 0 && r.mu.flight == nil && len(r.mu.replay) == 0
+}
+
+// add queues what a read brought. It returns false when the run is over.
+func (r *run) add(read retrieval.Read) bool {
+	r.mu.Lock()
+	if r.mu.over {
+		r.mu.Unlock()
+		r.discard(read)
+		return false
+	}
+	r.mu.queue = append(r.mu.queue, read.Records...)
+	for i := range read.Records {
+		r.mu.queued += read.Records[i].Charge()
+	}
+	offer := r.canHandOutLocked()
+	r.mu.Unlock()
+	if offer {
+		r.ready.offer(r)
+	}
+	return true
+}
+
+// canHandOutLocked must be called with mu held.
+func (r *run) canHandOutLocked() bool {
+	if r.mu.over || r.mu.flight != nil || r.mu.notYet {
+		return false
+	}
+	return len(r.mu.replay) > 0 || len(r.mu.queue) > 0
+}
+
+// handOut makes the shard's next batch: the replay if there is one, else what is queued. Nil when there is nothing.
+func (r *run) handOut() (service.MessageBatch, service.AckFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A run whose fence is closed is over, though its keeper may not have noticed yet.
+	if !r.canHandOutLocked() || !r.lease.Fence().Open() {
+		return nil, nil
+	}
+	records := r.mu.replay
+	r.mu.replay = nil
+	if records == nil {
+		if records = r.takeQueueLocked(); records == nil {
+			return nil, nil
+		}
+	}
+	f := &flight{attempt: attempt.New(r.shard, r.lease.Fence(), len(records)), records: records}
+	for i := range records {
+		f.charge += records[i].record.Charge()
+	}
+	r.mu.flight = f
+	if r.mu.stuck.IsZero() {
+		r.mu.stuck = time.Now()
+	}
+	ack := func(_ context.Context, err error) error {
+		r.acked(f, err)
+		return nil
+	}
+	return r.convert.messages(f), ack
+}
+
+// takeQueueLocked registers a batch's worth of the queue and takes it out. It must be called with mu held.
+//
+// Records are registered when they are handed out rather than when they are read: the order is the same, and a queue
+// that is given back leaves no trace in the tracker.
+func (r *run) takeQueueLocked() []handed {
+	n, bytes := 0, int64(0)
+	for n < len(r.mu.queue) && n < r.maxBatch {
+		charge := r.mu.queue[n].Charge()
+		if n > 0 && bytes+charge > maxBatchBytes {
+			break
+		}
+		bytes += charge
+		n++
+	}
+	records := make([]handed, 0, n)
+	for i := range n {
+		ticket, err := r.mu.tracker.Register(r.mu.queue[i].Position)
+		if err != nil {
+			// Never seen with a sound reader. Going on could checkpoint past an undelivered record.
+			r.log.Errorf("Shard %s stops: %v", r.shard, err)
+			r.mu.trouble, r.mu.since = err, time.Time{}
+			r.endLocked()
+			return nil
+		}
+		records = append(records, handed{record: r.mu.queue[i], ticket: ticket})
+	}
+	r.mu.last = records[n-1].record.Position
+	clear(r.mu.queue[:n]) // the array lives on under the rest of the queue
+	r.mu.queue = r.mu.queue[n:]
+	r.mu.queued -= bytes
+	if len(r.mu.queue) == 0 {
+		r.mu.queue = nil
+	}
+	r.budget.HandedOut(n)
+	r.changedLocked()
+	return records
+}
+
+// acked takes the result of a batch. The first call counts; it may come late, or after the run's end.
+func (r *run) acked(f *flight, err error) {
+	if !f.attempt.Done(err != nil) {
+		return
+	}
+	r.mu.Lock()
+	if r.mu.over {
+		r.mu.Unlock()
+		r.budget.Release(f.charge)
+		return
+	}
+	r.mu.flight = nil
+	if err == nil {
+		for i := range f.records {
+			r.mu.tracker.Confirm(f.records[i].ticket)
+		}
+		r.budget.Release(f.charge)
+		r.mu.failed, r.mu.stuck, r.mu.warned = 0, time.Time{}, false
+		r.changedLocked()
+	} else {
+		r.planReplayLocked(f, err)
+	}
+	confirmed := r.mu.tracker.Confirmed()
+	offer := r.canHandOutLocked()
+	r.mu.Unlock()
+
+	r.lease.Confirmed(confirmed)
+	if offer {
+		r.ready.offer(r)
+	}
+}
+
+// planReplayLocked decides what of a failed batch is handed out again, and when. It must be called with mu held.
+//
+// The engine's own per-record errors are not looked at: after a batched processor they name the wrong records, and
+// taking those it calls fine for delivered loses data. Only what the pulsar output confirmed counts.
+func (r *run) planReplayLocked(f *flight, err error) {
+	again, refused := f.attempt.Undelivered(func(i int) string { return r.convert.key(r.shard, &f.records[i].record) })
+	replay := make([]handed, 0, len(again))
+	for next, i := 0, 0; i < len(f.records); i++ {
+		if next < len(again) && again[next] == i {
+			replay = append(replay, f.records[i])
+			next++
+			continue
+		}
+		r.mu.tracker.Confirm(f.records[i].ticket)
+		r.budget.Release(f.records[i].record.Charge())
+	}
+	if len(replay) == 0 {
+		// All of it is stored, though something else in the pipeline failed.
+		r.mu.failed, r.mu.stuck = 0, time.Time{}
+		r.changedLocked()
+		return
+	}
+	r.mu.failed++
+	pause := replayAfter(r.mu.failed, refused)
+	r.log.Debugf("Shard %s: %d of %d records are handed out again in %s: %v", r.shard, len(replay), len(f.records), pause, err)
+	if refused && r.mu.failed == 2 {
+		r.log.Warnf("Shard %s is blocked by a record that can't be published, at %s; a fallback output around the pulsar output could take it: %v", r.shard, replay[0].record.Position, err)
+	}
+	r.mu.replay, r.mu.notYet = replay, true
+	r.mu.timer = time.AfterFunc(pause, func() {
+		r.mu.Lock()
+		r.mu.notYet = false
+		offer := r.canHandOutLocked()
+		r.mu.Unlock()
+		if offer {
+			r.ready.offer(r)
+		}
+	})
+}
+
+// replayAfter doubles from the first pause to the last.
+func replayAfter(failed int, refused bool) time.Duration {
+	first, last := firstReplayAfter, lastReplayAfter
+	if refused {
+		first, last = firstRefusedAfter, lastRefusedAfter
+	}
+	if failed > 6 {
+		return last
+	}
+	return min(last, first<<(failed-1))
+}
+
+// end stops the run: nothing more is handed out of it, what is queued is dropped. A batch that is away keeps its charge
+// until its ack. The reader goroutine is ended by its context.
+func (r *run) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endLocked()
+}
+
+// endLocked must be called with mu held.
+func (r *run) endLocked() {
+	if r.mu.over {
+		return
+	}
+	r.mu.over = true
+	if r.mu.timer != nil {
+		r.mu.timer.Stop()
+	}
+	for i := range r.mu.replay {
+		r.budget.Release(r.mu.replay[i].record.Charge())
+	}
+	r.mu.replay = nil
+	r.dropQueueLocked()
+}

@@ -1,0 +1,285 @@
+package input
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
+)
+
+const (
+	// troubledAfter is how long all reading must fail before the input says that it is not connected.
+	troubledAfter = 10 * time.Second
+	monitorPeriod = time.Second
+	// stopTimeout bounds the final checkpoints and the release of the leases (I10: a stop takes under four seconds).
+	stopTimeout = 3 * time.Second
+)
+
+// worker is the part of the input that lives from the first successful Connect to Close: lease keeping, one run for
+// each lease that may be read, and the watch over both. It does not depend on the engine calling ReadBatch or Connect,
+// so a blocked pipeline never costs a lease (I9).
+type worker struct {
+	in      *input
+	stream  stream
+	start   shard.Start
+	clients *clients
+	manager *lease.Manager
+	cancel  context.CancelFunc
+	owned   sync.WaitGroup // all goroutines of the worker
+
+	ctx context.Context
+
+	mu struct {
+		sync.Mutex
+		leases  map[string]lease.Lease // as last scanned
+		waiting map[string]*lease.Held // held, but not to be read yet: parents first
+		runs    map[string]*run
+		refused map[string]error // held, and not readable for a reason that only a person can mend
+		trouble error            // why the whole component can't work; nil: it works
+		// turned is closed and replaced whenever trouble appears or goes.
+		turned  chan struct{}
+		stopped bool
+	}
+}
+
+func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, error) {
+	w := &worker{in: in, stream: s, start: start, clients: c}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.mu.leases = map[string]lease.Lease{}
+	w.mu.waiting = map[string]*lease.Held{}
+	w.mu.runs = map[string]*run{}
+	w.mu.refused = map[string]error{}
+	w.mu.turned = make(chan struct{})
+	brand := s.identity.Brand()
+	var err error
+	w.manager, err = lease.NewManager(lease.Config{
+		Table:              in.table(c),
+		WorkerID:           in.workerID,
+		Stream:             brand,
+		Failover:           in.config.FailoverTime,
+		CheckpointInterval: in.config.CheckpointInterval,
+		Backoff:            in.config.BackoffTime,
+		NumRetries:         in.config.NumRetries,
+		MaxLeases:          in.config.MaxLeasesForWorker,
+		Clock:              in.clock,
+		Log:                in.log,
+		AnchorFor:          w.anchorFor,
+		MayTake: func(l lease.Lease) bool {
+			// A finished shard needs no owner; and rows of another stream that turn up later are nobody's business here.
+			return !l.Ended() && (l.Stream == "" || l.Stream == brand)
+		},
+	}, w)
+	return w, err
+}
+
+// anchorFor is the moment to store beside a sentinel that has none. Only what the sentinel already means may be stored:
+// "now" would override the configuration, and lose records.
+func (w *worker) anchorFor(l lease.Lease) time.Time {
+	if l.Checkpoint.Sequence == w.start.Position && l.Checkpoint.Sequence != checkpoint.TrimHorizon {
+		return w.start.At
+	}
+	return time.Time{}
+}
+
+func (w *worker) run() {
+	w.owned.Add(2)
+	go func() {
+		defer w.owned.Done()
+		if err := w.manager.Run(w.ctx); err != nil && w.ctx.Err() == nil {
+			w.in.log.Errorf("Keeping leases has stopped: %v", err)
+			w.setTrouble(fmt.Errorf("keeping leases: %w", err))
+		}
+	}()
+	go func() {
+		defer w.owned.Done()
+		w.monitor()
+	}()
+}
+
+// Acquired implements lease.Handler: a lease is ours and is being kept.
+func (w *worker) Acquired(h *lease.Held) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := h.Lease().Key
+	w.mu.leases[key] = h.Lease()
+	w.mu.waiting[key] = h
+	w.startReadyLocked()
+}
+
+// Scanned implements lease.Handler: the table as it was read just now.
+func (w *worker) Scanned(leases []lease.Lease) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.leases = make(map[string]lease.Lease, len(leases))
+	for _, l := range leases {
+		w.mu.leases[l.Key] = l
+	}
+	w.startReadyLocked()
+}
+
+// startReadyLocked starts the runs of the held leases whose parents have ended. It must be called with mu held.
+func (w *worker) startReadyLocked() {
+	if w.mu.stopped {
+		return
+	}
+	for key, h := range w.mu.waiting {
+		select {
+		case <-h.Lost():
+			delete(w.mu.waiting, key)
+			continue
+		default:
+		}
+		if len(shard.WaitsFor(h.Lease(), w.mu.leases)) > 0 {
+			continue
+		}
+		delete(w.mu.waiting, key)
+		delete(w.mu.refused, key)
+		from, err := shard.ReadFrom(h.Lease(), w.mu.leases, w.start)
+		var hashes kpl.HashRange
+		if err == nil {
+			hashes, err = kpl.ParseHashRange(h.Lease().StartingHashKey, h.Lease().EndingHashKey)
+		}
+		if err != nil {
+			w.mu.refused[key] = err
+			w.in.log.Warnf("Shard %s can't be read: %v", key, err)
+			continue
+		}
+		w.startLocked(h, from, hashes)
+	}
+}
+
+// startLocked must be called with mu held.
+func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.HashRange) {
+	key := h.Lease().Key
+	config := w.in.polling(w.clients, w.stream)
+	r := newRun(h, from, func(from retrieval.From) retrieval.Reader {
+		return retrieval.NewPolling(config, key, hashes, from)
+	}, w.in)
+	w.mu.runs[key] = r
+	w.in.log.Debugf("Reading shard %s %s", key, from)
+
+	ctx, cancel := context.WithCancel(w.ctx)
+	w.owned.Add(2)
+	go func() {
+		defer w.owned.Done()
+		r.read(ctx)
+	}()
+	go func() {
+		defer w.owned.Done()
+		defer cancel()
+		select {
+		case <-h.Lost():
+		case <-ctx.Done():
+		}
+		r.end()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.mu.runs[key] == r { // a later run of the same shard may have begun
+			delete(w.mu.runs, key)
+		}
+	}()
+}
+
+// monitor decides once a second whether the component as a whole works.
+func (w *worker) monitor() {
+	ticker := time.NewTicker(monitorPeriod)
+	defer ticker.Stop()
+	var looked time.Time
+	for {
+		select {
+		case <-ticker.C:
+		case <-w.ctx.Done():
+			return
+		}
+		err := w.manager.Err()
+		if err != nil {
+			err = fmt.Errorf("lease table %q: %w", w.in.config.ApplicationName, err)
+		} else {
+			err = w.readTrouble(time.Now())
+		}
+		if errors.Is(err, retrieval.ErrNotFound) && time.Since(looked) > troubledAfter {
+			looked = time.Now()
+			if again := w.lookAgain(); again != nil {
+				err = again
+			}
+		}
+		w.setTrouble(err)
+	}
+}
+
+// readTrouble returns an error when there are runs, and none of them could read for a while.
+func (w *worker) readTrouble(now time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var first error
+	for _, r := range w.mu.runs {
+		err := r.readTrouble(now, troubledAfter)
+		if err == nil {
+			return nil
+		}
+		first = err
+	}
+	if first == nil && len(w.mu.runs) == 0 {
+		for _, err := range w.mu.refused {
+			return err
+		}
+	}
+	return first
+}
+
+// lookAgain tells a vanished stream and a re-created one apart.
+func (w *worker) lookAgain() error {
+	ctx, cancel := context.WithTimeout(w.ctx, troubledAfter)
+	defer cancel()
+	s, err := describe(ctx, w.clients.kinesis, w.in.config)
+	if err != nil {
+		return err
+	}
+	if s.identity.Brand() != w.stream.identity.Brand() {
+		return fmt.Errorf("%w: it was %s and is %s", lease.ErrRecreatedStream, w.stream.identity.Brand(), s.identity.Brand())
+	}
+	return nil
+}
+
+func (w *worker) setTrouble(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	turned := (err == nil) != (w.mu.trouble == nil)
+	w.mu.trouble = err
+	if turned {
+		close(w.mu.turned)
+		w.mu.turned = make(chan struct{})
+	}
+}
+
+// state returns what is wrong with the component as a whole, and a channel that is closed when that turns.
+func (w *worker) state() (trouble error, turned <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.trouble, w.mu.turned
+}
+
+// stop ends the worker: stop reading, write the final checkpoints of what is confirmed, release the leases, done. It
+// waits for every goroutine of the worker, which all end at once when the context does.
+func (w *worker) stop(ctx context.Context) error {
+	w.mu.Lock()
+	w.mu.stopped = true
+	for _, r := range w.mu.runs {
+		r.end()
+	}
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	err := w.manager.Close(ctx)
+	w.cancel()
+	w.owned.Wait()
+	w.clients.close()
+	return err
+}
