@@ -8,7 +8,7 @@
 //   - All or nothing: an envelope is taken apart as a whole or is a plain record as a whole, never partly.
 //   - A user record's sub-sequence number is its index in the envelope, counted before any filter. It is what KCL writes
 //     into checkpoints, so a position inside an envelope means the same to both.
-//   - A user record is delivered by the shard whose hash range it lies in, whatever its neighbours in the envelope are.
+//   - A user record is delivered if it lies in the shard's hash range, whatever its neighbours in the envelope are.
 //
 // Where we differ from KCL, it is because KCL loses records:
 //   - When one user record lies outside the shard's hash range, KCL drops the whole envelope. See Split.
@@ -45,13 +45,14 @@ type UserRecord struct {
 // looks like an envelope: a wrong digest, a message that does not parse, an index behind a table's end. When
 // aggregated is true, there may still be nothing to append: all of it may lie outside the range.
 //
-// A user record lies where its explicit hash key says, or else where the MD5 of its partition key says. An envelope
-// holds only what the producer took for one shard's, so a user record outside the range means that the producer's
-// shard map was stale: the stream has just been resharded. The producer notices, from the shard id in Kinesis' answer,
-// and sends again. KCL relies on that and drops the envelope whole. But a producer need not send again what did lie in
-// the actual shard, may have died by then, or may be one of the many other writers of this format, which never look
-// at the answer's shard id; then KCL's rule loses records. Ours drops those outside, which the producer sends again
-// to where they belong, and delivers the others: at worst twice, never not at all.
+// A user record lies where its explicit hash key says, or else where the MD5 of its partition key says. A producer packs
+// together what it takes for one shard's, so a user record outside the range means that its shard map was stale: the
+// stream has just been resharded. The Kinesis Producer Library notices, from the shard id in Kinesis' answer, and sends
+// the user records again. KCL relies on that and drops the envelope whole. But the producer may die before it has, or
+// give up at its time to live, or be one of the other writers of this format, which do not look at that shard id; then
+// KCL's rule loses what had arrived in the right shard. Ours delivers that: at worst twice, never not at all. What lies
+// outside is dropped, since delivering it here too would put it out of order with its key's records in the other shard.
+// Where a writer never sends it again, it is lost to our rule as to KCL's; the zero HashRange delivers everything.
 //
 // A plain record costs no allocation; an envelope one for all its table entries, and more only for dst to grow or for
 // tables of unusual length.
