@@ -249,24 +249,35 @@ func (a *Attempt) Done(failed bool) bool {
 
 // Undelivered returns what has to be replayed of a failed attempt, as ascending record indexes: the records that are
 // not proven delivered, and behind each of them the later records of the same key, so that the last copies of a key
-// end up in stream order. keyOf gives the key of a record that never reached the output. A refused record has no such
-// tail: the rest went on without it on purpose.
+// end up in stream order. A refused record has no such tail: the rest went on without it on purpose.
+//
+// KeyOf gives the key that a record would be sent with if nothing changed it. It stands in for the key of a record that
+// never reached the output. When the output's keys show that a mapping changes them, nobody knows that record's key,
+// and everything behind it is replayed.
 //
 // Call it after Done(true): outcomes no longer change then.
 func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefused bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	failedKeys := map[string]struct{}{}
+	remapped := false
+	for i := range a.records {
+		o := &a.records[i].outcome
+		if o.HasKey && o.Key != keyOf(i) {
+			remapped = true
+			break
+		}
+	}
+	failedKeys, anyKey := map[string]struct{}{}, false
 	allRefused = true
 	for i := range a.records {
-		o := a.records[i].outcome
+		o := &a.records[i].outcome
 		key := o.Key
 		if !o.HasKey {
 			key = keyOf(i)
 		}
 		delivered := !a.mu.shared && o.Entered > 0 && o.Confirmed == o.Entered
 		_, tail := failedKeys[key]
-		if delivered && !tail {
+		if delivered && !tail && !anyKey {
 			continue
 		}
 		replay = append(replay, i)
@@ -275,6 +286,7 @@ func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefuse
 		}
 		allRefused = false
 		failedKeys[key] = struct{}{}
+		anyKey = anyKey || remapped && !o.HasKey
 	}
 	return replay, allRefused && len(replay) > 0
 }
