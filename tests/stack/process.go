@@ -19,6 +19,7 @@ type process struct {
 	name string
 	pid  int
 	log  string // path of the log file
+	from int64  // where the output of this child begins in it
 
 	exited chan struct{} // closed when the child is gone and reaped
 	err    error         // how it ended; read after exited
@@ -34,7 +35,12 @@ func startProcess(name string, cmd *exec.Cmd, logPath string) (*process, error) 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, out, out
 	dieWithParent(cmd)
 
-	p := &process{name: name, log: logPath, exited: make(chan struct{})}
+	from, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		out.Close()
+		return nil, fmt.Errorf("finding the end of the log of %s: %w", name, err)
+	}
+	p := &process{name: name, log: logPath, from: from, exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// The kernel sends the parent-death signal when the *thread* that forked the child ends, and Go ends
@@ -98,6 +104,17 @@ func (p *process) signal(s syscall.Signal) {
 // failure wraps what went wrong with the last lines of the child's log, where the cause usually is.
 func (p *process) failure(cause error) error {
 	return fmt.Errorf("%w\n--- the end of %s\n%s", cause, p.log, logTail(p.log, 4<<10))
+}
+
+// printed reports whether the child's output, of which a megabyte is enough, holds the text.
+func (p *process) printed(text string) bool {
+	f, err := os.Open(p.log)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	output, err := io.ReadAll(io.NewSectionReader(f, p.from, 1<<20))
+	return err == nil && bytes.Contains(output, []byte(text))
 }
 
 // awaitReady calls probe until it answers nil. It gives up when the child ends, or ctx does.

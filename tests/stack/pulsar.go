@@ -63,6 +63,10 @@ const (
 // ctx bounds that, not the life of the service: Close ends it. Errors are ErrUnavailable when it cannot run on
 // this machine.
 func StartPulsar(ctx context.Context, o PulsarOptions) (*PulsarService, error) {
+	// The broker makes a URI of the folder's name and does not escape a space in it.
+	if base := os.TempDir(); strings.ContainsAny(base, " %?#") {
+		return nil, fmt.Errorf("%w: Pulsar cannot keep data below %q: set TMPDIR to a folder without spaces and %%?# in its path", ErrUnavailable, base)
+	}
 	lib, err := pulsarJars.fetch(ctx, o.Progress)
 	if err != nil {
 		return nil, err
@@ -84,7 +88,7 @@ func StartPulsar(ctx context.Context, o PulsarOptions) (*PulsarService, error) {
 		options := []string{
 			"-Xms64m", "-Xmx192m", "-XX:MaxDirectMemorySize=192m",
 			"-Dio.netty.tryReflectionSetAccessible=true", "-Dio.netty.leakDetectionLevel=disabled",
-			"-Dpulsar.allocator.exit_on_oom=true", "-Dlog4j2.configurationFile=" + s.scratch.path("log4j2.xml"),
+			"-Dpulsar.allocator.exit_on_oom=true", "-Dlog4j2.configurationFile=log4j2.xml",
 		}
 		if !o.Optimize {
 			// Measured: a start takes 5.7 s of processor time so, and 9.2 s with all tiers. A class archive
@@ -94,9 +98,9 @@ func StartPulsar(ctx context.Context, o PulsarOptions) (*PulsarService, error) {
 		for _, module := range addOpens {
 			options = append(options, "--add-opens="+module+"=ALL-UNNAMED")
 		}
+		// Names relative to the scratch folder.
 		return s.java(java, options, lib.classPath(), "org.apache.pulsar.PulsarStandaloneStarter",
-			"-c", s.scratch.path("standalone.conf"),
-			"--metadata-dir", s.scratch.path("metadata"), "--bookkeeper-dir", s.scratch.path("bookkeeper"),
+			"-c", "standalone.conf", "--metadata-dir", "metadata", "--bookkeeper-dir", "bookkeeper",
 			"--no-functions-worker", "--no-stream-storage", "--advertised-address", "127.0.0.1")
 	}
 	s.probe = func(ctx context.Context) error {
@@ -124,7 +128,7 @@ func (p *PulsarService) configure(o PulsarOptions) error {
 		added["listeningInterface"] = "lo0"
 	}
 	if o.Secure {
-		security, err := newSecurity(p.scratch.path("security"))
+		security, err := newSecurity(p.scratch.path(securityDir))
 		if err != nil {
 			return err
 		}

@@ -25,13 +25,15 @@ type Security struct {
 	AdminToken string // role "admin": superuser
 	TokenFile  string // holds AdminToken
 
-	dir    string
 	secret []byte
 }
 
-// newSecurity makes an authority, a server certificate, a secret and a superuser's token in the folder dir.
+const securityDir = "security"
+
+// newSecurity makes an authority, a server certificate, a secret and a superuser's token; what clients and broker read from
+// files is written to the folder dir.
 func newSecurity(dir string) (*Security, error) {
-	s := &Security{CAFile: filepath.Join(dir, "ca.pem"), TokenFile: filepath.Join(dir, "admin.token"), dir: dir, secret: make([]byte, 32)}
+	s := &Security{CAFile: filepath.Join(dir, "ca.pem"), TokenFile: filepath.Join(dir, "admin.token"), secret: make([]byte, 32)}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder for certificates: %w", err)
 	}
@@ -72,7 +74,6 @@ func newSecurity(dir string) (*Security, error) {
 		"ca.pem":      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caCert}),
 		"server.pem":  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serverCert}),
 		"server.key":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-		"secret.key":  s.secret,
 		"admin.token": []byte(s.AdminToken),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
@@ -96,20 +97,20 @@ func (s *Security) Token(role string) string {
 	return signed + "." + encode(mac.Sum(nil))
 }
 
-// conf returns the broker's settings, without the ports.
+// conf returns the broker's settings, without the ports. Files are named relative to the broker's working folder, in
+// which securityDir lies.
 func (s *Security) conf() map[string]string {
-	file := func(name string) string { return filepath.Join(s.dir, name) }
 	return map[string]string{
-		"tlsCertificateFilePath":  file("server.pem"),
-		"tlsKeyFilePath":          file("server.key"),
-		"tlsTrustCertsFilePath":   file("ca.pem"),
+		"tlsCertificateFilePath":  securityDir + "/server.pem",
+		"tlsKeyFilePath":          securityDir + "/server.key",
+		"tlsTrustCertsFilePath":   securityDir + "/ca.pem",
 		"authenticationEnabled":   "true",
 		"authorizationEnabled":    "true",
 		"authenticationProviders": "org.apache.pulsar.broker.authentication.AuthenticationProviderToken",
-		"tokenSecretKey":          "file://" + file("secret.key"),
+		"tokenSecretKey":          "data:;base64," + base64.StdEncoding.EncodeToString(s.secret),
 		"superUserRoles":          "admin",
 		// The broker is a client of itself.
 		"brokerClientAuthenticationPlugin":     "org.apache.pulsar.client.impl.auth.AuthenticationToken",
-		"brokerClientAuthenticationParameters": "file://" + file("admin.token"),
+		"brokerClientAuthenticationParameters": "token:" + s.AdminToken,
 	}
 }

@@ -72,7 +72,7 @@ func (s *Service) Start(ctx context.Context) error {
 		s.mu.process.kill()
 		// A port may have gone to a stranger for a moment. Pulsar's bookie, for one, keeps a port of its own choice
 		// from the range of outgoing connections.
-		if ctx.Err() != nil || !strings.Contains(err.Error(), "Address already in use") {
+		if ctx.Err() != nil || !s.mu.process.printed("Address already in use") {
 			return err
 		}
 	}

@@ -240,7 +240,11 @@ func TestDynamoDBKeepsTablesOnlyWhenPersistent(t *testing.T) {
 		t.Run(fmt.Sprintf("persistent=%v", persistent), func(t *testing.T) {
 			d := DynamoDBWith(t, DynamoDBOptions{Persistent: persistent})
 			createTable(t, d.Client(), "kept")
-			for _, end := range []func(){d.Stop, d.Kill} {
+			ends := []func(){d.Kill, d.Stop}
+			if !persistent {
+				ends = ends[:1]
+			}
+			for _, end := range ends {
 				end()
 				if err := d.Start(t.Context()); err != nil {
 					t.Fatal(err)
