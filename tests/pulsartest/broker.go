@@ -184,7 +184,7 @@ func (b *Broker) Problems() []error {
 }
 
 // Wait returns when the condition holds, which is asked again at every change in the broker: a message stored, a producer
-// come or gone. The condition may call the broker's functions.
+// or a connection come or gone. The condition may call the broker's functions.
 func (b *Broker) Wait(ctx context.Context, condition func() bool) error {
 	for {
 		b.mu.Lock()
@@ -265,6 +265,7 @@ func (b *Broker) accept(listener net.Listener) {
 		b.mu.connections[c] = struct{}{}
 		b.tasks.Go(func() { c.out.run(conn) })
 		b.tasks.Go(c.run)
+		b.notify()
 		b.mu.Unlock()
 	}
 }

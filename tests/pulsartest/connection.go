@@ -251,8 +251,8 @@ func (c *connection) closeProducer(cmd *command) {
 	done := successFrame(cmd.requestID)
 	p := c.producers[cmd.producerID]
 	if p == nil {
-		// It was closed before, from here: that is what the client wanted.
-		c.answer(c.former[cmd.producerID], done)
+		// It was closed before, from here: that is what the client wanted, and there is nothing left to wait for.
+		c.out.send(done)
 		return
 	}
 	b.removeProducer(p)
@@ -262,31 +262,40 @@ func (c *connection) closeProducer(cmd *command) {
 // answer sends a frame in the order of receipts, or holds it back while the topic's receipts are stalled; called with
 // the broker's lock held.
 func (c *connection) answer(log *partitionLog, frame []byte) {
-	if log != nil && c.broker.receiptGate.hold(log.name, func() { c.out.sendOrdered(frame) }) {
+	if c.broker.receiptGate.hold(log.name, func() { c.out.sendOrdered(frame) }) {
 		return
 	}
 	c.out.sendOrdered(frame)
 }
 
+// paceStep is how often a paced reader looks whether its rate has changed.
+const paceStep = 100 * time.Millisecond
+
 // pacedReader reads from a connection no faster than Broker.SlowReads allows.
 type pacedReader struct{ c *connection }
 
 func (r pacedReader) Read(p []byte) (int, error) {
-	rate := r.c.broker.readRate.Load()
-	if rate <= 0 {
-		return r.c.conn.Read(p)
+	rate := &r.c.broker.readRate
+	if now := rate.Load(); now > 0 {
+		// Small reads, so that slow means a trickle and not bursts.
+		p = p[:min(len(p), max(1, int(now/10)))]
 	}
-	// Ten reads a second, so that slow means a trickle and not bursts.
-	p = p[:min(len(p), max(1, int(rate/10)))]
 	n, err := r.c.conn.Read(p)
-	if n > 0 {
-		timer := time.NewTimer(time.Duration(n) * time.Second / time.Duration(rate))
-		defer timer.Stop()
+	// Paid for afterwards and by the rate of now: the read may have begun, and waited, long before SlowReads was called.
+	for left := float64(n); left > 0 && rate.Load() > 0; {
+		now := float64(rate.Load())
+		wait := min(paceStep, time.Duration(left/now*float64(time.Second)))
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-r.c.gone:
+			timer.Stop()
 			return n, io.ErrClosedPipe
 		}
+		if wait < paceStep {
+			break
+		}
+		left -= now * paceStep.Seconds()
 	}
 	return n, err
 }

@@ -17,7 +17,6 @@ const (
 	faultDropBefore            // drop the connection, do not store
 	faultDropAfter             // store, then drop the connection without a receipt
 	faultSwallow               // store, no receipt, the connection stays
-	faultIgnore                // neither store nor answer
 	faultCorruptSums           // treat the checksum as wrong
 )
 
@@ -114,11 +113,6 @@ func (b *Broker) PassSends(topic string, n int) {
 // SwallowReceipts stores the next n SENDs of a topic but never confirms them; the connection stays.
 func (b *Broker) SwallowReceipts(topic string, n int) {
 	b.planSends(topic, planned{left: n, kind: faultSwallow})
-}
-
-// IgnoreSends neither stores nor answers the next n SENDs of a topic; the connection stays.
-func (b *Broker) IgnoreSends(topic string, n int) {
-	b.planSends(topic, planned{left: n, kind: faultIgnore})
 }
 
 // DropBeforeStore drops the connection when each of the next n SENDs of a topic arrives, and does not store it.

@@ -30,8 +30,6 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 		return true
 	case fault.kind == faultDropBefore:
 		return false
-	case fault.kind == faultIgnore:
-		return true
 	case err != nil, fault.kind == faultCorruptSums:
 		c.refuse(p, cmd, ChecksumError, "Checksum failed on the broker")
 		return true
