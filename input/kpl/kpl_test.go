@@ -177,6 +177,7 @@ func TestUnparsableMessageIsAPlainRecord(t *testing.T) {
 		"tag without key":                       wire(keyA, bytesField(3, wire(varintField(1, 0), dataX, bytesField(4, bytesField(2, []byte("v")))))),
 		"tag is no message":                     wire(keyA, bytesField(3, wire(varintField(1, 0), dataX, bytesField(4, []byte{0xff})))),
 		"field number 0":                        wire(keyA, good, []byte{0x00, 0x00}),
+		"field number 2^29":                     wire(keyA, good, protowire.AppendVarint(nil, 1<<32), []byte{0}),
 		"group that does not end":               wire(keyA, good, group[:3]),
 		"end of a group that did not begin":     wire(keyA, good, group[3:]),
 	} {
