@@ -11,7 +11,6 @@ import (
 // handle brings the manager's picture up to date with what actors and scans have told.
 func (m *Manager) handle(events []event) {
 	now := m.cfg.Clock()
-	var lost, fenced []string
 	for _, e := range events {
 		switch {
 		case e.scan != nil:
@@ -28,19 +27,18 @@ func (m *Manager) handle(events []event) {
 			m.handleEnd(e.key, e.ended, now)
 			switch {
 			case e.ran && errors.Is(e.ended.cause, ErrLost):
-				lost = append(lost, fmt.Sprintf("%s (%v)", e.key, e.ended.cause))
+				m.lost.add(fmt.Sprintf("%s (%v)", e.key, e.ended.cause), now+m.cfg.Failover/3)
 			case errors.Is(e.ended.cause, ErrFenced):
-				fenced = append(fenced, e.key)
+				m.fenced.add(e.key, now+m.cfg.Failover/3)
 			}
 		}
 	}
-	// One line for many: an event of one worker is an event of all its leases.
-	if len(lost) > 0 {
-		m.cfg.Log.Warnf("Lost %d leases: %s", len(lost), shortList(lost))
+	if keys := m.lost.due(now); keys != nil {
+		m.cfg.Log.Warnf("Lost %d leases: %s", len(keys), shortList(keys))
 	}
-	if len(fenced) > 0 {
-		m.cfg.Log.Warnf("Stopped %d shards whose leases could not be renewed within %s, until the lease table answers again: %s",
-			len(fenced), m.cfg.life(), shortList(fenced))
+	if keys := m.fenced.due(now); keys != nil {
+		m.cfg.Log.Warnf("Stopped %d shards, whose leases could not be renewed within %s; they go on when the lease table answers again: %s",
+			len(keys), m.cfg.life(), shortList(keys))
 	}
 	if m.starting == 0 && len(m.took) > 0 {
 		m.cfg.Log.Infof("Took %d leases: %s", len(m.took), shortList(m.took))
@@ -90,6 +88,28 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	}
 	m.broken = broken
 	m.handler.Scanned(s.snapshot.Leases)
+}
+
+// gathered are the leases that one line of the log will name. What happens to a worker happens to all its leases, one
+// after the other as their renewals are due, so the line waits for a renewal period.
+type gathered struct {
+	keys []string
+	at   time.Duration // when to tell; meaningful if there are keys
+}
+
+func (g *gathered) add(key string, at time.Duration) {
+	if len(g.keys) == 0 {
+		g.at = at
+	}
+	g.keys = append(g.keys, key)
+}
+
+// due returns the leases to tell of now, and forgets them.
+func (g *gathered) due(now time.Duration) (keys []string) {
+	if len(g.keys) > 0 && now >= g.at {
+		keys, g.keys = g.keys, nil
+	}
+	return keys
 }
 
 // shortList names a few of many.

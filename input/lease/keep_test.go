@@ -173,9 +173,9 @@ func TestLostAnswerOfAKeepWithAPositionThatHasMovedOn(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 				h := k.mustHold(shard0)
 				sent := w.times(isKeep)
-				w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})            // try 1: done, no answer
-				w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, When: isKeep, Skip: 1})         // try 3, after try 2 told the truth
-				w.db.Inject(dynamotest.Fault{Kind: dynamotest.LoseRequest, When: isKeep, Count: 2}) // tries 4, 5
+				w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})                     // try 1: done, no answer
+				w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, When: isKeep, Skip: 1})                  // try 3, after try 2 told the truth
+				w.db.Inject(dynamotest.Fault{Kind: dynamotest.LoseRequest, When: isKeep, Skip: 1, Count: 2}) // tries 4, 5
 				h.Confirmed(at("5"))
 				for len(sent()) < 1 {
 					time.Sleep(10 * time.Millisecond)
@@ -343,7 +343,7 @@ func TestTheSDKRepeatsNoOwnerWrite(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		sent := w.times(isKeep)
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Throttle, When: isKeep})
-		time.Sleep(4 * sec)
+		time.Sleep(6 * sec)
 		s := sent()
 		if len(s) < 2 || s[1]-s[0] < 1500*time.Millisecond {
 			t.Errorf("renewals at %v: the second must wait for the backoff", s)

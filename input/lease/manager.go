@@ -50,6 +50,8 @@ type Manager struct {
 	busy     map[string]bool // an actor takes, keeps or releases the lease
 	starting int             // takes without an outcome
 	took     []string
+	lost     gathered
+	fenced   gathered
 	scanning bool
 	scanned  bool // at least once
 	nextScan time.Duration
@@ -290,6 +292,11 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	}
 	if d.next != 0 {
 		next = min(next, d.next)
+	}
+	for _, g := range []*gathered{&m.lost, &m.fenced} {
+		if len(g.keys) > 0 {
+			next = min(next, g.at)
+		}
 	}
 	return next
 }

@@ -23,6 +23,7 @@ type world struct {
 	db    *dynamotest.DB
 	table *Table
 	start time.Time
+	slept atomic.Int64 // how long the host of all workers was suspended
 
 	mu struct {
 		sync.Mutex
@@ -127,7 +128,7 @@ func (w *world) kclSteals(key, worker string) {
 type worker struct {
 	w      *world
 	m      *Manager
-	jumped atomic.Int64 // the time that the machine slept
+	jumped atomic.Int64 // how long its own machine was suspended
 	log    testLog
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -144,7 +145,7 @@ func (w *world) worker(id string, edit ...func(*Config)) *worker {
 	k := &worker{w: w}
 	cfg := Config{
 		Table: w.table, WorkerID: id, Stream: testStream, Failover: 9 * sec, Backoff: 3 * sec, NumRetries: 3, Log: &k.log,
-		Clock: func() time.Duration { return time.Since(w.start) + time.Duration(k.jumped.Load()) },
+		Clock: func() time.Duration { return time.Since(w.start) + time.Duration(w.slept.Load()+k.jumped.Load()) },
 	}
 	for _, e := range edit {
 		e(&cfg)

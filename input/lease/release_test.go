@@ -1,0 +1,252 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+)
+
+func TestCloseReleasesAllInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const n = 50
+		for i := range n {
+			w.lease(fmt.Sprintf("shardId-%012d", i), at("1"))
+		}
+		k := w.worker("A").run()
+		time.Sleep(100 * time.Millisecond)
+		for i := range n {
+			k.mustHold(fmt.Sprintf("shardId-%012d", i)).Confirmed(at("9"))
+		}
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.SlowAnswer, Delay: sec, When: isRelease, Count: -1})
+		begin := time.Now()
+		if err := k.m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begin); d != sec {
+			t.Errorf("%d releases of 1 s each took %s", n, d)
+		}
+		<-k.done // Run has returned
+		for i := range n {
+			if l := w.read(fmt.Sprintf("shardId-%012d", i)); l.Owner != "" || l.Checkpoint != at("9") {
+				t.Errorf("not released: %+v", l)
+			}
+		}
+	})
+}
+
+// r2.4: nothing may go out any more once the release has been sent, whether it is answered or not.
+func TestTheFenceClosesBeforeTheRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		seen := false
+		w.db.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
+			if isRelease(r) {
+				seen = true
+				if h.Fence().Open() || !isOver(h) {
+					t.Error("the run goes on while its release is sent")
+				}
+			}
+			return nil
+		})
+		if err := h.Release(t.Context()); err != nil || !seen {
+			t.Errorf("Release: %v, sent %v", err, seen)
+		}
+	})
+}
+
+func TestLostAnswerOfARelease(t *testing.T) {
+	for _, kind := range []dynamotest.Kind{dynamotest.LoseAnswer, dynamotest.HangAnswer, dynamotest.AppliedInternalError, dynamotest.LoseRequest, dynamotest.Throttle} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.lease(shard0, at("1"))
+			k := w.worker("A").run()
+			time.Sleep(sec)
+			h := k.mustHold(shard0)
+			h.Confirmed(at("5"))
+			w.db.Inject(dynamotest.Fault{Kind: kind, When: isRelease})
+			if err := k.m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") || h.Stored() != at("5") {
+				t.Errorf("fault %d: %+v, known as stored %s", kind, l, h.Stored())
+			}
+		})
+	}
+}
+
+// The renewal under way was done, its answer lost: the release is sent on a counter that has moved, with a position
+// that has moved on.
+func TestReleaseAfterALostAnswerOfAKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		sent := w.times(isKeep)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})
+		h.Confirmed(at("5"))
+		for len(sent()) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		h.Confirmed(at("7"))
+		begin := time.Now()
+		if err := k.m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begin); d > 1500*time.Millisecond {
+			t.Errorf("Close took %s, want one try's time at most", d)
+		}
+		if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("7") {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
+func TestCloseDuringATakeReleasesWhatItGot(t *testing.T) {
+	for kind, delay := range map[dynamotest.Kind]time.Duration{dynamotest.SlowAnswer: sec, dynamotest.HangAnswer: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.lease(shard0, at("1"))
+			w.db.Inject(dynamotest.Fault{Kind: kind, Delay: delay, When: isTake})
+			k := w.worker("A").run()
+			time.Sleep(500 * time.Millisecond)
+			if w.read(shard0).Owner != "A" {
+				t.Fatal("the take is not under way")
+			}
+			if err := k.m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l := w.read(shard0); l.Owner != "" {
+				t.Errorf("fault %d: still owned: %+v", kind, l)
+			}
+		})
+	}
+}
+
+func TestCloseIsBoundedByItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		w.lease(shard1, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, Count: -1, When: func(r dynamotest.Request) bool { return r.Operation == "UpdateItem" }})
+		time.Sleep(3 * sec) // renewals hang
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		err := k.m.Close(ctx)
+		if d := time.Since(begin); d > 500*time.Millisecond {
+			t.Errorf("Close took %s", d)
+		}
+		if err == nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close: %v", err)
+		}
+		if again := k.m.Close(t.Context()); again == nil || again.Error() != err.Error() {
+			t.Errorf("a second Close tells the same: %v", again)
+		}
+		<-k.done
+	})
+}
+
+func TestCloseWithoutRunAndRunAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A")
+		if err := k.m.Close(t.Context()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := k.m.Run(t.Context()); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if w.read(shard0).Owner != "" {
+			t.Error("a closed manager took a lease")
+		}
+	})
+}
+
+func TestCloseAfterRunHasEndedStillReleases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		h.Confirmed(at("5"))
+		k.kill()
+		if !isOver(h) || h.Fence().Open() || !errors.Is(h.Err(), ErrStopped) || w.read(shard0).Owner != "A" {
+			t.Fatalf("after the end of Run: %v, %+v", h.Err(), w.read(shard0))
+		}
+		if err := k.m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
+// r6.5: the release carries SHARD_END, and nobody takes an ended lease.
+func TestTheEndOfAShardIsStoredWithItsRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		other := w.worker("B").run()
+		time.Sleep(sec)
+		if k.held(shard0) == nil {
+			k, other = other, k
+		}
+		h := k.mustHold(shard0)
+		if _, err := w.table.SetChildren(t.Context(), shard0, []string{shard1, "shardId-000000000002"}); err != nil {
+			t.Fatal(err)
+		}
+		h.Confirmed(at(checkpoint.ShardEnd))
+		if err := h.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		counter := w.read(shard0).Counter
+		time.Sleep(time.Minute)
+		if l := w.read(shard0); !l.Ended() || l.Owner != "" || l.Counter != counter || len(l.Children) != 2 {
+			t.Errorf("%+v", l)
+		}
+		if !isOver(h) || other.held(shard0) != nil || len(k.runs(shard0)) != 1 {
+			t.Error("an ended lease was taken")
+		}
+		if err := h.Release(t.Context()); err != nil {
+			t.Errorf("second Release: %v", err)
+		}
+	})
+}
+
+func TestAReleasedLeaseGoesToAnotherWorkerWithinOneScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		a := w.worker("A").run()
+		time.Sleep(sec)
+		a.mustHold(shard0).Confirmed(at("5"))
+		b := w.worker("B").run()
+		time.Sleep(7 * sec)
+		if err := a.m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3300 * time.Millisecond)
+		if h := b.mustHold(shard0); h.Lease().Checkpoint != at("5") {
+			t.Errorf("starts at %s", h.Lease().Checkpoint)
+		}
+	})
+}
