@@ -1,0 +1,231 @@
+package output
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+)
+
+// entry is one message on its way to Pulsar. Its ProducerMessage, its map of properties and its callback are used again
+// for another message once this one is settled: made anew they are most of what a message costs.
+type entry struct {
+	message    pulsar.ProducerMessage
+	properties map[string]string
+	receive    func(pulsar.MessageID, *pulsar.ProducerMessage, error)
+
+	flight     *flight
+	place      *place
+	generation *generation // place's, from just before the batch is sent
+
+	// attempt is the one that the message's context names, id the record that its metadata names; nil for a message
+	// that did not come from our input.
+	attempt *attempt.Attempt
+	id      *attempt.RecordID
+	// unmarked is set when another message of the same WriteBatch has the same id, so that a receipt proves nothing.
+	unmarked bool
+
+	// guarded by flight.mu until the flight is done
+	settled bool
+	class   failureClass
+	err     error
+}
+
+// orderKey is what the order of messages is kept by: consumers are handed messages by ordering key if there is one.
+func (e *entry) orderKey() string {
+	if e.message.OrderingKey != "" {
+		return e.message.OrderingKey
+	}
+	return e.message.Key
+}
+
+// flight is a set of entries that are sent and waited for together.
+//
+// Invariants:
+//   - It is done when every entry is settled: confirmed, failed by the client, failed by us without having been sent, or
+//     failed with its generation. The room in the limiters goes back then and not before.
+//   - Once given up it is never used again: the client may still hold pointers into it.
+type flight struct {
+	entries []entry // only the first n are in use
+	n       int
+
+	// broken is set at the first transient failure, so that the sending loop stops at once.
+	broken atomic.Bool
+	done   chan struct{} // receives once when all entries are settled
+	held   []*place      // the places in whose limiters it holds room
+
+	mu struct {
+		sync.Mutex
+		waiting  int
+		givenUp  bool
+		failures int
+	}
+}
+
+// place is what a flight has to do with one partition.
+type place struct {
+	partition  *partition
+	messages   int // of the flight that go there, all of which the limiter admits at once
+	generation *generation
+}
+
+// newFlight makes a flight with room for n entries.
+func newFlight(n int) *flight {
+	f := &flight{done: make(chan struct{}, 1)}
+	f.grow(n)
+	return f
+}
+
+// grow gives an unused flight room for n entries.
+func (f *flight) grow(n int) {
+	if n <= cap(f.entries) {
+		return
+	}
+	// Entries are never moved: callbacks hold their addresses.
+	f.entries = make([]entry, n)
+	for i := range f.entries {
+		e := &f.entries[i]
+		e.flight = f
+		e.receive = func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) { e.received(id, err) }
+	}
+}
+
+// begin takes n entries into use.
+func (f *flight) begin(n int) []entry {
+	f.grow(n)
+	f.n = n
+	f.mu.waiting = n
+	return f.entries[:n]
+}
+
+// reset readies a flight for the next batch: one that was never sent, or one that is done and in which nothing failed. It drops all references to user
+// data, so that a pooled flight does not keep payloads alive.
+func (f *flight) reset() {
+	for i := range f.entries[:f.n] {
+		e := &f.entries[i]
+		clear(e.properties)
+		*e = entry{flight: f, properties: e.properties, receive: e.receive}
+	}
+	f.n = 0
+	f.broken.Store(false)
+	f.mu.failures = 0
+	select {
+	case <-f.done: // every entry was refused before the batch could be sent at all
+	default:
+	}
+}
+
+// received is the client's callback. It runs in the goroutine that reads the connection, or inside SendAsync: it must
+// never wait.
+func (e *entry) received(id pulsar.MessageID, err error) {
+	if err == nil && notStored(id) {
+		err = errNotStored
+	}
+	class := confirmed
+	if err != nil {
+		class = classify(err, e.generation.alone(len(e.message.Payload)))
+	}
+	if class == transient {
+		e.flight.broken.Store(true)
+		e.generation.retire(err)
+	}
+	e.flight.settle(e, class, err)
+}
+
+// settle sets the outcome of an entry; the first one wins.
+func (f *flight) settle(e *entry, class failureClass, err error) {
+	f.mu.Lock()
+	done := f.settleLocked(e, class, err)
+	f.mu.Unlock()
+	if done {
+		f.finish()
+	}
+}
+
+// settleLocked must be called with mu held. It returns true when this was the last entry.
+func (f *flight) settleLocked(e *entry, class failureClass, err error) bool {
+	if e.settled {
+		return false
+	}
+	e.settled = true
+	f.mu.waiting--
+	// After giving up the entry belongs to whoever gave up, and reads it without the lock.
+	if !f.mu.givenUp {
+		e.class, e.err = class, err
+		if class != confirmed {
+			f.mu.failures++
+		}
+	}
+	return f.mu.waiting == 0
+}
+
+// finish runs once, in the goroutine that settled the last entry.
+func (f *flight) finish() {
+	f.leave()
+	f.done <- struct{}{}
+}
+
+// leave gives back what the flight holds. Nothing of it may be with the client any more.
+func (f *flight) leave() {
+	for _, p := range f.held {
+		if p.generation != nil {
+			p.generation.leave(f)
+		}
+		p.partition.limiter.release(p.messages)
+	}
+	clear(f.held)
+	f.held = f.held[:0]
+}
+
+// waitsFor tells whether entries of a generation are unsettled.
+func (f *flight) waitsFor(g *generation) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.entries[:f.n] {
+		if e := &f.entries[i]; e.generation == g && !e.settled {
+			return true
+		}
+	}
+	return false
+}
+
+// failGeneration settles what a closed generation has left without a callback: the client loses callbacks of messages
+// that it had not yet cut into a batch.
+func (f *flight) failGeneration(g *generation, cause error) {
+	f.broken.Store(true)
+	f.mu.Lock()
+	done := false
+	for i := range f.entries[:f.n] {
+		e := &f.entries[i]
+		if e.generation == g {
+			done = f.settleLocked(e, transient, cause) || done
+		}
+	}
+	f.mu.Unlock()
+	if done {
+		f.finish()
+	}
+}
+
+// giveUp ends the wait for a flight that is not done. What is unsettled counts as failed with cause; its receipts still
+// give back the limiters' room when they come.
+func (f *flight) giveUp(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.givenUp = true
+	for i := range f.entries[:f.n] {
+		if e := &f.entries[i]; !e.settled {
+			e.class, e.err = transient, fmt.Errorf("no receipt from the broker: %w", cause)
+			f.mu.failures++
+		}
+	}
+}
+
+// failed tells whether any entry of a flight that is done or given up has failed.
+func (f *flight) failed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.failures > 0
+}

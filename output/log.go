@@ -1,0 +1,157 @@
+package output
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/pulsar-client-go/pulsar/log"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// clientLog is the Pulsar client's logger. The client tells of every connect and every reconnect at INFO and WARN, and
+// of what its caller gets as an error anyway at ERROR; none of it asks anything of an operator, who is told by Connect,
+// by failed writes and by the blocked gauge. So all of it goes to DEBUG, with its fields, and only a change between
+// "connected" and "cannot connect" is told aloud, by the health record.
+//
+// The client's own debug lines are dropped: they hold whole messages.
+type clientLog struct {
+	out    *service.Logger
+	health *health
+	fields log.Fields
+}
+
+var (
+	_ log.Logger = (*clientLog)(nil)
+	_ log.Entry  = (*clientLog)(nil)
+)
+
+func (l *clientLog) with(fields log.Fields) *clientLog {
+	all := make(log.Fields, len(l.fields)+len(fields))
+	maps.Copy(all, l.fields)
+	maps.Copy(all, fields)
+	// A message's properties are user data and no help here.
+	delete(all, "properties")
+	return &clientLog{out: l.out, health: l.health, fields: all}
+}
+
+func (l *clientLog) SubLogger(fields log.Fields) log.Logger { return l.with(fields) }
+func (l *clientLog) WithFields(fields log.Fields) log.Entry { return l.with(fields) }
+func (l *clientLog) WithError(err error) log.Entry          { return l.with(log.Fields{"error": err}) }
+func (l *clientLog) WithField(name string, value any) log.Entry {
+	return l.with(log.Fields{name: value})
+}
+
+func (l *clientLog) Debug(...any)                      {}
+func (l *clientLog) Debugf(string, ...any)             {}
+func (l *clientLog) Info(args ...any)                  { l.tell(fmt.Sprint(args...)) }
+func (l *clientLog) Warn(args ...any)                  { l.tell(fmt.Sprint(args...)) }
+func (l *clientLog) Error(args ...any)                 { l.tell(fmt.Sprint(args...)) }
+func (l *clientLog) Infof(format string, args ...any)  { l.tell(fmt.Sprintf(format, args...)) }
+func (l *clientLog) Warnf(format string, args ...any)  { l.tell(fmt.Sprintf(format, args...)) }
+func (l *clientLog) Errorf(format string, args ...any) { l.tell(fmt.Sprintf(format, args...)) }
+
+func (l *clientLog) tell(text string) {
+	l.health.observe(text, l.fields, time.Now())
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(l.fields)) {
+		fmt.Fprintf(&b, " %s=%v", name, l.fields[name])
+	}
+	l.out.Debugf("Pulsar client: %s%s", strings.TrimSpace(text), b.String())
+}
+
+// connectFailures are the client's log lines of a connection that did not come about, each with what it means. The
+// log is the only place where the client tells the cause: its caller waits for the operation timeout and then gets
+// "connection error". A new version of the client may word them otherwise; a test holds each of them.
+var connectFailures = []struct{ text, meaning string }{
+	{"Failed to connect to broker.", "connecting"},
+	{"Failed to configure TLS", "configuring TLS"},
+	{"Failed to load auth credentials", "loading credentials"},
+	{"Failed to perform initial handshake", "handshake"},
+	{"Failed to establish connection with broker: ", "refused by the broker"},
+	{"rpc client failed to resolve host", "resolving the address"},
+}
+
+const connectionReady = "Connection is ready"
+
+// health keeps the cause for which the client cannot connect, nil while it can.
+type health struct {
+	log *service.Logger
+
+	mu struct {
+		sync.Mutex
+		cause error
+		since time.Time
+		quiet int // >0 while Connect waits, which reports the cause itself
+		told  bool
+	}
+}
+
+// observe takes in a log line of the client.
+func (h *health) observe(text string, fields log.Fields, now time.Time) {
+	if text == connectionReady {
+		h.recovered()
+		return
+	}
+	for _, f := range connectFailures {
+		if !strings.HasPrefix(text, f.text) {
+			continue
+		}
+		detail := strings.Trim(strings.TrimPrefix(text, f.text), "'")
+		if err, ok := fields["error"].(error); ok {
+			detail = err.Error()
+		}
+		if addr, ok := fields["remote_addr"]; ok {
+			h.failed(fmt.Errorf("%s (%v): %s", f.meaning, addr, detail), now)
+		} else {
+			h.failed(fmt.Errorf("%s: %s", f.meaning, detail), now)
+		}
+		return
+	}
+}
+
+func (h *health) failed(cause error, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.cause == nil {
+		h.mu.since = now
+	}
+	h.mu.cause = cause
+	if h.mu.quiet == 0 && !h.mu.told {
+		h.mu.told = true
+		h.log.Warnf("No connection to Pulsar, trying again: %v", cause)
+	}
+}
+
+func (h *health) recovered() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.told {
+		h.log.Infof("Connected to Pulsar again")
+	}
+	h.mu.cause, h.mu.told = nil, false
+}
+
+// failure returns why the client cannot connect and since when, nil if it can or has not tried.
+func (h *health) failure() (cause error, since time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.cause, h.mu.since
+}
+
+// hush keeps failures out of the log until the returned function is called.
+func (h *health) hush() (end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.quiet++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.mu.quiet--
+		// Whoever hushed has the cause and reports it.
+		h.mu.told = h.mu.told || h.mu.cause != nil
+	}
+}

@@ -1,0 +1,22 @@
+package output
+
+import "github.com/redpanda-data/benthos/v4/public/service"
+
+// metrics are those that Benthos does not keep for every output. They are touched per batch, never per message.
+type metrics struct {
+	blocked   *service.MetricGauge   // 1 while messages of a partition wait for more than blockedAfter
+	refused   *service.MetricCounter // messages that can never be published as they are
+	failed    *service.MetricCounter // messages that failed otherwise
+	ended     *service.MetricCounter // producers that ended because of a failure
+	confirmed *service.MetricCounter
+}
+
+func newMetrics(m *service.Metrics) *metrics {
+	return &metrics{
+		blocked:   m.NewGauge("pulsar_partition_blocked", "partition"),
+		refused:   m.NewCounter("pulsar_messages_refused"),
+		failed:    m.NewCounter("pulsar_messages_failed"),
+		ended:     m.NewCounter("pulsar_producers_failed"),
+		confirmed: m.NewCounter("pulsar_messages_confirmed"),
+	}
+}

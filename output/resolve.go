@@ -1,0 +1,223 @@
+package output
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// writing is one part of a batch on its way through WriteBatch: first resolved (what goes where), then sent.
+type writing struct {
+	output  *output
+	session *session
+	batch   service.MessageBatch
+	flight  *flight
+
+	attempts []*attempt.Attempt
+	seen     []seenRecords
+	topics   []*topicPlaces
+}
+
+// seenRecords notes which records of an attempt the batch holds.
+type seenRecords struct {
+	attempt *attempt.Attempt
+	bits    []uint64
+}
+
+// topicPlaces is a topic with its partitions as this batch found them.
+type topicPlaces struct {
+	topic  *topic
+	places []place
+	turn   int // where the batch's messages without a key go
+}
+
+// resolve works out key, properties and payload of every message, without the broker. A message for which that fails is
+// refused: it would fail the same way the next time.
+func (w *writing) resolve() {
+	conf := w.output.conf
+	keys, orderingKeys := conf.key.over(w.batch), conf.orderingKey.over(w.batch)
+	entries := w.flight.begin(len(w.batch))
+	for i, m := range w.batch {
+		e := &entries[i]
+		w.identify(e, m, i)
+		if err := w.fill(e, m, i, &keys, &orderingKeys); err != nil {
+			w.flight.settle(e, permanent, err)
+		}
+	}
+}
+
+// identify finds out whose record a message is. The attempt is in the context, which all messages of one share; the
+// record is in the metadata, which stays with it through processors that shift contexts between messages.
+func (w *writing) identify(e *entry, m *service.Message, i int) {
+	if e.attempt = attempt.FromContext(m.Context()); e.attempt != nil {
+		w.touch(e.attempt)
+	}
+	v, _ := m.MetaGetImmut(attempt.RecordIDKey)
+	id, ok := v.(*attempt.RecordID)
+	if !ok || id == nil {
+		return
+	}
+	e.id = id
+	w.touch(id.Attempt())
+	if w.see(id) {
+		// Two messages of one record: no receipt proves the record delivered.
+		for k := range w.flight.entries[:i+1] {
+			if other := &w.flight.entries[k]; other.id == id {
+				other.unmarked = true
+			}
+		}
+	}
+}
+
+// touch notes an attempt that the batch has messages of; there is one, unless batches were merged on the way.
+func (w *writing) touch(a *attempt.Attempt) {
+	if n := len(w.attempts); n > 0 && w.attempts[n-1] == a || slices.Contains(w.attempts, a) {
+		return
+	}
+	w.attempts = append(w.attempts, a)
+}
+
+// see tells whether the record was in the batch before.
+func (w *writing) see(id *attempt.RecordID) bool {
+	k := slices.IndexFunc(w.seen, func(s seenRecords) bool { return s.attempt == id.Attempt() })
+	if k < 0 {
+		k = len(w.seen)
+		w.seen = append(w.seen, seenRecords{id.Attempt(), make([]uint64, (id.Attempt().Len()+63)/64)})
+	}
+	word, bit := &w.seen[k].bits[id.Index()/64], uint64(1)<<(id.Index()%64)
+	before := *word&bit != 0
+	*word |= bit
+	return before
+}
+
+func (w *writing) fill(e *entry, m *service.Message, i int, keys, orderingKeys *batchText) error {
+	var err error
+	if e.message.Key, err = keys.at(i); err != nil {
+		return fmt.Errorf("resolving %s: %w", fieldKey, err)
+	}
+	if e.message.OrderingKey, err = orderingKeys.at(i); err != nil {
+		return fmt.Errorf("resolving %s: %w", fieldOrderingKey, err)
+	}
+	if e.message.Payload, err = m.AsBytes(); err != nil {
+		return fmt.Errorf("reading the message: %w", err)
+	}
+	if e.message.Payload == nil {
+		// Without a payload the client would send a tombstone, which deletes the key in compacted topics.
+		e.message.Payload = []byte{}
+	}
+	w.fillProperties(e, m)
+	return nil
+}
+
+func (w *writing) fillProperties(e *entry, m *service.Message) {
+	filter := w.output.conf.properties
+	if filter.IsEmpty() {
+		return
+	}
+	_ = filter.WalkMut(m, func(name string, value any) error {
+		if name == attempt.RecordIDKey {
+			return nil
+		}
+		if e.properties == nil {
+			e.properties = make(map[string]string, 8)
+		}
+		if s, ok := value.(string); ok {
+			// Strings of the input live in one slab per batch, which the client keeps alive no longer than the batch.
+			e.properties[name] = s
+		} else {
+			e.properties[name], _ = m.MetaGet(name)
+		}
+		return nil
+	})
+	if len(e.properties) > 0 {
+		e.message.Properties = e.properties
+	}
+}
+
+// route finds topic and partition of every message that was not refused. It asks the broker for topics that are new. The
+// topics are held until release.
+func (w *writing) route(layoutOf func(*topic) (*layout, error)) error {
+	conf := w.output.conf
+	names := conf.topic.over(w.batch)
+	for i := range w.flight.entries[:w.flight.n] {
+		e := &w.flight.entries[i]
+		if e.settled {
+			continue
+		}
+		name, err := names.at(i)
+		if err != nil {
+			w.flight.settle(e, permanent, fmt.Errorf("resolving %s: %w", fieldTopic, err))
+			continue
+		}
+		t, err := w.at(name, layoutOf)
+		if err != nil {
+			return err
+		}
+		if t == nil {
+			w.flight.settle(e, permanent, fmt.Errorf("resolving %s: %q is %w", fieldTopic, name, errNoTopic))
+			continue
+		}
+		k := t.turn
+		if key := e.orderKey(); key != "" {
+			k = conf.hashing.partitionOf(key, len(t.places))
+		}
+		e.place = &t.places[k]
+		e.place.messages++
+	}
+	return nil
+}
+
+// at returns the places of a topic, nil if its name is none.
+func (w *writing) at(name string, layoutOf func(*topic) (*layout, error)) (*topicPlaces, error) {
+	if n := len(w.topics); n > 0 && w.topics[n-1].topic.name == name {
+		return w.topics[n-1], nil
+	}
+	if k := slices.IndexFunc(w.topics, func(t *topicPlaces) bool { return t.topic.name == name }); k >= 0 {
+		return w.topics[k], nil
+	}
+	if !topicName.MatchString(name) {
+		return nil, nil
+	}
+	t, err := w.session.topics.use(name, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	places := &topicPlaces{topic: t}
+	w.topics = append(w.topics, places)
+	l, err := layoutOf(t)
+	if err != nil {
+		return nil, err
+	}
+	places.places = make([]place, len(l.partitions))
+	for i, p := range l.partitions {
+		places.places[i].partition = p
+	}
+	places.turn = int(t.turn.Add(1) % uint32(len(l.partitions)))
+	return places, nil
+}
+
+// inUse returns the places that get messages, in the one order in which their locks and limiters are taken: otherwise two
+// batches could wait for each other.
+func (w *writing) inUse() []*place {
+	slices.SortFunc(w.topics, func(a, b *topicPlaces) int { return strings.Compare(a.topic.name, b.topic.name) })
+	var used []*place
+	for _, t := range w.topics {
+		for i := range t.places {
+			if t.places[i].messages > 0 {
+				used = append(used, &t.places[i])
+			}
+		}
+	}
+	return used
+}
+
+// release gives the topics back.
+func (w *writing) release() {
+	for _, t := range w.topics {
+		w.session.topics.done(t.topic, time.Now())
+	}
+}

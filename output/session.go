@@ -1,0 +1,376 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/apache/pulsar-client-go/pulsar/backoff"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+const (
+	// discoveryInterval is how often the partitions of the topics in use are asked for: what the clients do by default.
+	discoveryInterval = time.Minute
+
+	// patience is how long a caller waits for something that the client does in the background, which itself goes on
+	// for up to the operation timeout. The next caller joins it.
+	patience = 10 * time.Second
+
+	// grace is how long a cause of failure must be known before a wait is given up for it: the second try of a
+	// connection often succeeds.
+	grace = time.Second
+
+	// downAfter is how long the broker must have been out of reach, without a single receipt, before writes report it
+	// as a lost connection instead of waiting.
+	downAfter = 5 * time.Second
+
+	// lastReconnect caps the client's pause between two tries to reconnect. Its own cap of a minute would leave the
+	// topic alone for a minute after a long outage.
+	lastReconnect = 5 * time.Second
+
+	// keepAlive is half the time after which a connection without an answer counts as lost.
+	keepAlive = 15 * time.Second
+
+	// closeBound is the longest that closing the session takes.
+	closeBound = 4 * time.Second
+)
+
+// client is what a session uses of pulsar.Client.
+type client interface {
+	TopicPartitions(topic string) ([]string, error)
+	CreateProducer(pulsar.ProducerOptions) (pulsar.Producer, error)
+	Close()
+}
+
+// session is one Pulsar client with the topics it writes to. It lives from the first Connect to Close: the client
+// reconnects by itself.
+//
+// Invariants:
+//   - What the client does in the background for us is one call per topic or partition at a time, however often it is
+//     asked for: its calls cannot be cancelled, so those who give up waiting leave it to the next.
+//   - Every goroutine is counted in tasks, or is a generation that is reached from topics or buried.
+type session struct {
+	conf       *config
+	client     client
+	log        *service.Logger
+	health     *health
+	metrics    *metrics
+	topics     *topics
+	limits     producerLimits
+	closeLimit time.Duration
+
+	stop  chan struct{} // closed when the session ends
+	tasks sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		closed      bool
+		buried      []*topic // dismissed topics whose producers may still be closing
+		lastReceipt time.Time
+	}
+}
+
+// openSession makes a client. It does not connect yet; errors are those of the configuration, such as a key file that
+// cannot be read.
+func openSession(conf *config, log *service.Logger, m *metrics) (*session, error) {
+	h := &health{log: log}
+	provider, err := conf.auth.provider()
+	if err != nil {
+		return nil, err
+	}
+	options := pulsar.ClientOptions{
+		URL:               conf.url,
+		ConnectionTimeout: conf.connectionTimeout,
+		OperationTimeout:  conf.operationTimeout,
+		KeepAliveInterval: keepAlive,
+		Authentication:    provider,
+		TLSConfig:         conf.tls,
+		Logger:            &clientLog{out: log, health: h},
+		// A private registry: the default one is the host program's, and two outputs would share their series.
+		MetricsRegisterer:  prometheus.NewRegistry(),
+		MetricsCardinality: pulsar.MetricsCardinalityNone,
+		// Off: the input bounds the bytes in flight, and waiting in the client cannot be cancelled safely.
+		MemoryLimitBytes: -1,
+		// The client's sweep of idle connections would only cost the next batch a reconnect.
+		ConnectionMaxIdleTime: -1,
+	}
+	c, err := pulsar.NewClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("making a Pulsar client for %s: %w", conf.url, err)
+	}
+	return newSession(conf, c, h, log, m), nil
+}
+
+func newSession(conf *config, c client, h *health, log *service.Logger, m *metrics) *session {
+	s := &session{
+		conf: conf, client: c, log: log, health: h, metrics: m,
+		limits:     producerLimits{batching: conf.batching.enabled, maxSize: conf.batching.maxSize},
+		closeLimit: conf.operationTimeout + 5*time.Second,
+		stop:       make(chan struct{}),
+	}
+	name, _ := conf.topic.static()
+	s.topics = newTopics(s, name)
+	s.spawn(s.rediscover)
+	return s
+}
+
+// producerOptions are those of the Java connector's producer.
+func (s *session) producerOptions(partitionTopic string) pulsar.ProducerOptions {
+	c := s.conf
+	return pulsar.ProducerOptions{
+		Topic:                   partitionTopic,
+		SendTimeout:             c.sendTimeout,
+		MaxPendingMessages:      maxPending,
+		CompressionType:         c.compression,
+		DisableBatching:         !c.batching.enabled,
+		BatchingMaxPublishDelay: c.batching.maxPublishDelay,
+		BatchingMaxMessages:     uint(c.batching.maxMessages),
+		BatchingMaxSize:         uint(c.batching.maxSize),
+		BackOffPolicyFunc:       func() backoff.Policy { return &cappedBackoff{Policy: backoff.NewDefaultBackoff()} },
+		// Each producer is of one partition: there is nothing to discover, and its ticker would only ask.
+		PartitionsAutoDiscoveryInterval: 24 * 365 * time.Hour,
+	}
+}
+
+type cappedBackoff struct{ backoff.Policy }
+
+func (b *cappedBackoff) Next() time.Duration { return min(b.Policy.Next(), lastReconnect) }
+
+// spawn runs f in a goroutine of the session. It returns false, and does not run it, when the session has ended.
+func (s *session) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return false
+	}
+	s.tasks.Go(f)
+	return true
+}
+
+// await waits for a call in the background and returns its error. It returns earlier, and the call goes on, when ctx or
+// the session ends, when its patience does, or when the cause is known for which the broker cannot be reached.
+func (s *session) await(ctx context.Context, c *call) error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+	}
+	began := time.Now()
+	ticker := time.NewTicker(grace / 10)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.done:
+			// The client's own error after a long time is "connection error" and the like.
+			if cause, _ := s.health.failure(); c.err != nil && cause != nil {
+				return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
+			}
+			return c.err
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for Pulsar at %s: %w", s.conf.url, context.Cause(ctx))
+		case <-s.stop:
+			return errClosed
+		case now := <-ticker.C:
+			if now.Sub(began) < grace {
+				continue
+			}
+			if cause, _ := s.health.failure(); cause != nil {
+				return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
+			}
+			if now.Sub(began) >= patience {
+				return fmt.Errorf("no answer from Pulsar at %s within %s", s.conf.url, patience)
+			}
+		}
+	}
+}
+
+// verify proves that the output can work now: the broker answers and, if the topic is known, has taken a producer.
+func (s *session) verify(ctx context.Context) error {
+	defer s.health.hush()()
+	name, constant := s.conf.topic.static()
+	if !constant {
+		return s.reach(ctx)
+	}
+	t, err := s.topics.use(name, time.Now())
+	if err != nil {
+		return err
+	}
+	defer s.topics.done(t, time.Now())
+	if err := t.produceable(ctx); err != nil {
+		return err
+	}
+	s.health.recovered()
+	return nil
+}
+
+// probeTopic is asked for when no topic is known yet. Its form keeps brokers that create topics at the first question from
+// creating this one: a partition is never created for itself.
+const probeTopic = "persistent://public/default/connection-test-partition-0"
+
+// reach proves that the broker answers, whatever it answers: whether the topics to come may be used is not known here.
+func (s *session) reach(ctx context.Context) error {
+	c := newCall()
+	if !s.spawn(func() {
+		_, c.err = s.client.TopicPartitions(probeTopic)
+		close(c.done)
+	}) {
+		return errClosed
+	}
+	err := s.await(ctx, c)
+	if err == nil {
+		s.health.recovered()
+		return nil
+	}
+	select {
+	case <-c.done:
+		if cause, _ := s.health.failure(); cause == nil && !errors.Is(err, context.DeadlineExceeded) {
+			return nil
+		}
+	default:
+	}
+	return err
+}
+
+// down returns why the broker is out of reach, nil if it is not or if that is not certain yet: one broker of several may
+// be away while the others take messages.
+func (s *session) down(now time.Time) error {
+	cause, since := s.health.failure()
+	if cause == nil || now.Sub(since) < downAfter {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.lastReceipt.After(since) {
+		return nil
+	}
+	return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
+}
+
+// received notes that the broker has confirmed something.
+func (s *session) received(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.lastReceipt = now
+}
+
+// rediscover asks for the partitions of the topics in use every now and then.
+func (s *session) rediscover() {
+	ticker := time.NewTicker(discoveryInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-ticker.C:
+			for _, t := range s.topics.sweep(now) {
+				t.discover()
+			}
+			s.unearth()
+		}
+	}
+}
+
+// bury ends a topic's producers, in the background, and keeps it in sight until they are closed.
+func (s *session) bury(t *topic) {
+	t.dismiss()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.buried = append(s.mu.buried, t)
+}
+
+// unearth forgets the buried topics whose producers are closed. It looks at them without mu, which their partitions take
+// with their own locks held.
+func (s *session) unearth() {
+	s.mu.Lock()
+	buried := slices.Clone(s.mu.buried)
+	s.mu.Unlock()
+	buried = slices.DeleteFunc(buried, func(t *topic) bool { return len(t.open()) > 0 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.buried = slices.DeleteFunc(s.mu.buried, func(t *topic) bool { return slices.Contains(buried, t) })
+}
+
+// open returns the generations of a topic that are not closed.
+func (t *topic) open() []*generation {
+	var open []*generation
+	if l := t.layout.Load(); l != nil {
+		for _, p := range l.partitions {
+			if g := p.last(); g != nil && !g.isClosed() {
+				open = append(open, g)
+			}
+		}
+	}
+	return open
+}
+
+// blocked and unblocked tell of a partition whose messages wait for long.
+func (s *session) blocked(partition string, waiting time.Duration) {
+	s.metrics.blocked.Set(1, partition)
+	cause, _ := s.health.failure()
+	if cause == nil {
+		cause = errors.New("the broker is connected, but does not confirm")
+	}
+	s.log.Warnf("Messages to %s have been waiting for %s: %v", partition, waiting.Round(time.Second), cause)
+}
+
+func (s *session) unblocked(partition string) {
+	s.metrics.blocked.Set(0, partition)
+	s.log.Infof("Messages to %s are confirmed again or have failed", partition)
+}
+
+// ended tells of a producer that ended because of a failure, which the failed batches report.
+func (s *session) ended(partition string, cause error) {
+	s.metrics.ended.Incr(1)
+	s.log.Debugf("The producer on %s ends and is made anew: %v", partition, cause)
+}
+
+// close ends the session: flush, close the producers, close the client. It is bounded; what the client has not finished
+// by then ends by itself within the operation timeout, and messages without a receipt have failed.
+func (s *session) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, closeBound)
+	defer cancel()
+
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.closed = true
+	s.mu.Unlock()
+
+	s.topics.close()
+	s.mu.Lock()
+	buried := s.mu.buried
+	s.mu.Unlock()
+	var open []*generation
+	for _, t := range buried {
+		open = append(open, t.open()...)
+	}
+	for _, g := range open {
+		select {
+		case <-g.closed:
+		case <-ctx.Done():
+			g.failAll(errClosed)
+		}
+	}
+	close(s.stop)
+
+	// The client closes what producers are left and its connections, which ends the calls that are still waiting.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.client.Close()
+		s.tasks.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.log.Debugf("The Pulsar client is still closing its connections to %s", s.conf.url)
+	}
+}

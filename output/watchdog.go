@@ -1,0 +1,73 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+)
+
+const (
+	watchInterval = time.Second
+
+	// blockedAfter is how long a message may wait for its receipt before its partition counts as blocked. A broker that
+	// is restarted, or a topic that moves to another one, takes up to about that long.
+	blockedAfter = 30 * time.Second
+
+	// probeLimit bounds the watch-dog's flush. It need not succeed: a live producer answers ErrProducerClosed at once
+	// when it is not one any more.
+	probeLimit = time.Second
+)
+
+// watchdog looks after a generation whose messages wait for long. It ends the generation if the client has closed the
+// producer without telling the messages that it had not sent, which it does when the broker ends a topic. Time alone is no
+// reason: the client re-sends by itself when the broker is back, and a second producer would only copy what it sends.
+// It belongs to the generation's supervise goroutine.
+type watchdog struct{ blocked bool }
+
+// look is called every watchInterval.
+func (w *watchdog) look(g *generation, now time.Time) {
+	waiting := g.waiting(now)
+	if waiting < blockedAfter {
+		w.over(g)
+		return
+	}
+	if !w.blocked {
+		w.blocked = true
+		g.partition.topic.session.blocked(g.name, waiting)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
+	defer cancel()
+	if err := g.flush(ctx); errors.Is(err, pulsar.ErrProducerClosed) {
+		g.retire(err)
+	}
+}
+
+// over ends an episode of being blocked.
+func (w *watchdog) over(g *generation) {
+	if w.blocked {
+		w.blocked = false
+		g.partition.topic.session.unblocked(g.name)
+	}
+}
+
+// waiting tells for how long the oldest unconfirmed message has been waiting, 0 if that is less than blockedAfter: flights
+// are looked into only when they are old, since theirs may be other partitions' messages.
+func (g *generation) waiting(now time.Time) time.Duration {
+	g.mu.Lock()
+	old := map[*flight]time.Duration{}
+	for f, since := range g.mu.flights {
+		if age := now.Sub(since); age >= blockedAfter {
+			old[f] = age
+		}
+	}
+	g.mu.Unlock()
+	var longest time.Duration
+	for f, age := range old {
+		if age > longest && f.waitsFor(g) {
+			longest = age
+		}
+	}
+	return longest
+}

@@ -1,0 +1,274 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// WriteBatch sends a batch and waits until Pulsar has confirmed it. The error, if it is a batch error, tells of each
+// message whether it failed.
+//
+// A batch of more messages than one partition may hold in flight is sent in parts, one after the other.
+func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
+	s := o.session.Load()
+	if s == nil {
+		return service.ErrNotConnected
+	}
+	if cause := s.down(time.Now()); cause != nil {
+		o.holdBack(batch)
+		return o.notConnected(cause)
+	}
+	var failures *service.BatchError
+	fail := func(i int, err error) {
+		if failures == nil {
+			failures = service.NewBatchError(batch, err)
+		}
+		failures.Failed(i, err)
+	}
+	for begin := 0; begin < len(batch); {
+		end := min(begin+maxInFlight, len(batch))
+		w := &writing{output: o, session: s, batch: batch[begin:end], flight: o.takeFlight(end - begin)}
+		sent, err := w.write(ctx)
+		if !sent {
+			o.flights.Put(w.flight)
+			o.holdBack(batch[begin:])
+			if begin == 0 {
+				return o.unsent(s, err)
+			}
+			// Records of the batch were sent: never ErrNotConnected from here on.
+			for i := begin; i < len(batch); i++ {
+				fail(i, err)
+			}
+			break
+		}
+		stop := false
+		if w.flight.failed() {
+			for i := range w.flight.entries[:w.flight.n] {
+				if e := &w.flight.entries[i]; e.class != confirmed {
+					fail(begin+i, e.err)
+					stop = stop || e.class == transient
+				}
+			}
+			// The flight is not used again: the client may hold pointers into it after a failure.
+		} else {
+			w.flight.reset()
+			o.flights.Put(w.flight)
+		}
+		if stop {
+			o.holdBack(batch[end:])
+			for i := end; i < len(batch); i++ {
+				fail(i, errStopped)
+			}
+			break
+		}
+		begin = end
+	}
+	if failures != nil {
+		return failures
+	}
+	return nil
+}
+
+func (o *output) takeFlight(n int) *flight {
+	if f, ok := o.flights.Get().(*flight); ok {
+		f.grow(n)
+		return f
+	}
+	return newFlight(n)
+}
+
+// unsent is the error for a batch of which nothing was sent. If the output as a whole cannot work it is ErrNotConnected:
+// the engine then shows the cause, which Connect finds, and sends the batch again. If only some partitions or topics
+// can't be written to, the others must go on.
+func (o *output) unsent(s *session, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) ||
+		errors.Is(err, attempt.ErrStale) || errors.Is(err, attempt.ErrFenced) {
+		return err
+	}
+	if cause, _ := s.health.failure(); cause != nil {
+		return o.notConnected(err)
+	}
+	if name, constant := o.conf.topic.static(); constant {
+		t, useErr := s.topics.use(name, time.Now())
+		if useErr != nil {
+			return err
+		}
+		defer s.topics.done(t, time.Now())
+		if !t.live() {
+			return o.notConnected(err)
+		}
+	}
+	return err
+}
+
+// holdBack notes that records have reached the output but were not sent, so that a copy which was sent does not speak for
+// them.
+func (o *output) holdBack(batch service.MessageBatch) {
+	w := &writing{output: o}
+	var ids []*attempt.RecordID
+	for _, m := range batch {
+		if a := attempt.FromContext(m.Context()); a != nil {
+			w.touch(a)
+		}
+		v, _ := m.MetaGetImmut(attempt.RecordIDKey)
+		if id, ok := v.(*attempt.RecordID); ok && id != nil {
+			w.touch(id.Attempt())
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	end, err := attempt.Begin(o, w.attempts...)
+	if err != nil {
+		return // Nothing counts any more for an attempt that has ended, nor for a run that has.
+	}
+	defer end()
+	for _, id := range ids {
+		id.Skipped()
+	}
+}
+
+// write sends the part of the batch and waits for it. With sent = false nothing was given to the client, and err says why;
+// otherwise the flight tells what became of each message.
+func (w *writing) write(ctx context.Context) (sent bool, err error) {
+	defer w.release()
+	w.resolve()
+	if err := w.route(func(t *topic) (*layout, error) { return t.known(ctx) }); err != nil {
+		w.flight.reset()
+		return false, err
+	}
+	places := w.inUse()
+	if err := w.admit(ctx, places); err != nil {
+		w.flight.reset()
+		return false, err
+	}
+	// From here to the end of the loop nothing waits: the attempts are locked, so their acks do.
+	end, err := attempt.Begin(w.output, w.attempts...)
+	if err != nil {
+		w.flight.leave()
+		w.flight.reset()
+		return false, err
+	}
+	w.send(places)
+	end()
+	for _, p := range places {
+		p.generation.requestFlush()
+	}
+	select {
+	case <-w.flight.done:
+	case <-ctx.Done():
+		w.flight.giveUp(context.Cause(ctx))
+	}
+	w.mark()
+	return true, nil
+}
+
+// admit waits until every partition has a living producer and room for all messages of the batch.
+func (w *writing) admit(ctx context.Context, places []*place) error {
+	for {
+		for _, p := range places {
+			g, err := p.partition.acquire(ctx)
+			if err != nil {
+				w.flight.leave()
+				return err
+			}
+			p.generation = g
+		}
+		for _, p := range places[len(w.flight.held):] {
+			if err := p.partition.limiter.acquire(ctx, p.messages); err != nil {
+				w.flight.leave()
+				return fmt.Errorf("waiting for room on %s: %w", p.partition.name, context.Cause(ctx))
+			}
+			w.flight.held = append(w.flight.held, p)
+		}
+		if !slices.ContainsFunc(places, func(p *place) bool { return p.generation.dead.Load() }) {
+			return nil
+		}
+	}
+}
+
+// send gives the messages to the client, in order, and stops at the first failure that is not the record's own fault.
+func (w *writing) send(places []*place) {
+	f, now := w.flight, time.Now()
+	entries := f.entries[:f.n]
+	for i := range entries {
+		if e := &entries[i]; e.place != nil {
+			e.generation = e.place.generation
+		}
+	}
+	for _, p := range places {
+		p.generation.sending.RLock()
+		defer p.generation.sending.RUnlock()
+		_ = p.generation.board(f, now) // If it has died meanwhile, the loop sees that.
+	}
+	var stopped error
+	for i := range entries {
+		e := &entries[i]
+		if e.place == nil { // refused before
+			if e.id != nil {
+				e.id.Skipped()
+			}
+			continue
+		}
+		if stopped == nil {
+			if f.broken.Load() {
+				stopped = errStopped
+			} else if e.generation.dead.Load() {
+				stopped = fmt.Errorf("not sent, the producer on %s has ended: %w", e.generation.name, e.generation.cause())
+			}
+		}
+		if stopped != nil {
+			if e.id != nil {
+				e.id.Skipped()
+			}
+			f.settle(e, transient, stopped)
+			continue
+		}
+		if e.id != nil {
+			e.id.Entered(e.orderKey())
+		}
+		e.generation.send(e)
+	}
+}
+
+// mark tells the input what Pulsar confirmed and what it can never take.
+func (w *writing) mark() {
+	var confirmedIDs []*attempt.RecordID
+	var sum [transient + 1]int64
+	entries := w.flight.entries[:w.flight.n]
+	for i := range entries {
+		e := &entries[i]
+		sum[e.class]++
+		if e.id == nil {
+			continue
+		}
+		switch {
+		case e.class == permanent:
+			e.id.Refuse()
+		case e.class == confirmed && !e.unmarked:
+			if confirmedIDs == nil {
+				confirmedIDs = make([]*attempt.RecordID, 0, len(entries))
+			}
+			confirmedIDs = append(confirmedIDs, e.id)
+		}
+	}
+	attempt.ConfirmAll(confirmedIDs)
+	if sum[confirmed] > 0 {
+		w.session.received(time.Now())
+	}
+	m := w.output.metrics
+	m.confirmed.Incr(sum[confirmed])
+	if sum[permanent] > 0 {
+		m.refused.Incr(sum[permanent])
+	}
+	if sum[transient] > 0 {
+		m.failed.Incr(sum[transient])
+	}
+}
