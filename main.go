@@ -1,5 +1,5 @@
 // Command kinesis-pulsar moves Amazon Kinesis streams into Apache Pulsar: Benthos with the input kinesis_pulsar and the
-// output pulsar.
+// output pulsar, under a name of its own.
 package main
 
 import (
@@ -15,23 +15,38 @@ import (
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
 )
 
-// Version is set at release builds by the linker; else the module's own version is used.
+const name = "kinesis-pulsar"
+
+// Version is set by the linker for releases; otherwise what the build knows of the module is used.
 var Version = ""
 
-// gcPercent is the collector's target unless the environment sets one. Records live for some tens of milliseconds, so
-// the default of 100 spends a seventh of the CPU on marking a small heap again and again.
+// gcPercent is the collector's target unless the environment sets one. Records live for some tens of milliseconds, and
+// with the default of 100 a good part of the CPU goes into marking the same small heap again and again.
 const gcPercent = 200
 
 func main() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	service.RunCLI(context.Background(),
-		service.CLIOptSetBinaryName("kinesis-pulsar"),
-		service.CLIOptSetProductName("kinesis-pulsar"),
+	service.RunCLI(context.Background(), options()...)
+}
+
+// options turn Benthos' command line into ours.
+func options() []service.CLIOptFunc {
+	return []service.CLIOptFunc{
+		service.CLIOptSetBinaryName(name),
+		service.CLIOptSetProductName(name),
 		service.CLIOptSetVersion(version(), ""),
-		service.CLIOptSetDefaultConfigPaths("kinesis-pulsar.yaml", "/kinesis-pulsar.yaml", "/etc/kinesis-pulsar/config.yaml"),
-	)
+		service.CLIOptSetDefaultConfigPaths("./kinesis-pulsar.yaml", "/kinesis-pulsar.yaml", "/etc/kinesis-pulsar/config.yaml"),
+		service.CLIOptSetMainSchemaFrom(schema),
+	}
+}
+
+// schema is Benthos' own, but for the name that every log line carries.
+func schema() *service.ConfigSchema {
+	s := service.GlobalEnvironment().FullConfigSchema(version(), "")
+	s.SetFieldDefault(map[string]any{"@service": name}, "logger", "static_fields")
+	return s
 }
 
 func version() string {

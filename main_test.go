@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// cli runs a command line in this process and returns its exit code and what it printed.
+func cli(t *testing.T, args ...string) (code int, printed string) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, errs := os.Stdout, os.Stderr
+	os.Stdout, os.Stderr = writer, writer
+	read := make(chan string)
+	go func() {
+		all, _ := io.ReadAll(reader)
+		read <- string(all)
+	}()
+	code, err = service.RunCLIToCode(context.Background(), append(options(), service.CLIOptSetArgs(append([]string{name}, args...)...))...)
+	os.Stdout, os.Stderr = out, errs
+	_ = writer.Close()
+	printed = <-read
+	if err != nil {
+		printed += err.Error()
+	}
+	return code, printed
+}
+
+func lint(t *testing.T, config string) (code int, printed string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return cli(t, "lint", path)
+}
+
+func TestTheBinaryRunsBenthosCommandsUnderItsOwnName(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--version"}, version()},
+		{[]string{"--help"}, name},
+		{[]string{"list", "inputs"}, "kinesis_pulsar"},
+		{[]string{"list", "outputs"}, "pulsar"},
+		{[]string{"list", "processors"}, "mapping"}, // the pure components are in
+		{[]string{"list", "outputs"}, "file"},       // and those of io
+		{[]string{"create", "kinesis_pulsar//pulsar"}, "awsKinesisStreamName"},
+		{[]string{"create", "kinesis_pulsar//pulsar"}, "'@service': " + name},
+		{[]string{"streams", "--help"}, "streams"},
+		{[]string{"test", "--help"}, "test"},
+		{[]string{"blobl", "--help"}, "blobl"},
+	} {
+		if code, printed := cli(t, tc.args...); code != 0 || !strings.Contains(printed, tc.want) {
+			t.Errorf("%v: exit code %d, %q is missing in: %s", tc.args, code, tc.want, printed)
+		}
+	}
+}
+
+func TestEchoShowsNoSecret(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	config := `
+input:
+  kinesis_pulsar:
+    awsKinesisStreamName: s
+    awsRegion: us-east-1
+    awsCredentialPluginParam: '{"accessKey":"key","secretKey":"hush-hush"}'
+output:
+  pulsar:
+    url: pulsar://localhost:6650
+    topic: t
+    auth: { token: { enabled: true, token: hush-token } }
+`
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, printed := cli(t, "echo", path)
+	if code != 0 || strings.Contains(printed, "hush") || !strings.Contains(printed, "awsRegion: us-east-1") {
+		t.Fatalf("exit code %d: %s", code, printed)
+	}
+}
+
+// The two examples of the Java connector's documentation, pasted as they are, are right but for the application's name.
+func TestTheConnectorsDocumentedExamplesLint(t *testing.T) {
+	for example, configs := range map[string]string{
+		"JSON": `
+      "awsEndpoint": "https://some.endpoint.aws"
+      "awsRegion": "us-east-1"
+      "awsKinesisStreamName": "my-stream"
+      "awsCredentialPluginParam": "{\"accessKey\":\"myKey\",\"secretKey\":\"my-Secret\"}"
+      "applicationName": "My test application"
+      "checkpointInterval": "30000"
+      "backoffTime": "4000"
+      "numRetries": "3"
+      "receiveQueueSize": 2000
+      "initialPositionInStream": "TRIM_HORIZON"
+      "startAtTime": "2019-03-05T19:28:58.000Z"
+`,
+		"YAML": `
+      awsEndpoint: "https://some.endpoint.aws"
+      awsRegion: "us-east-1"
+      awsKinesisStreamName: "my-stream"
+      awsCredentialPluginParam: "{\"accessKey\":\"myKey\",\"secretKey\":\"my-Secret\"}"
+      applicationName: "My test application"
+      checkpointInterval: 30000
+      backoffTime: 4000
+      numRetries: 3
+      receiveQueueSize: 2000
+      initialPositionInStream: TRIM_HORIZON
+      startAtTime: 2019-03-05T19:28:58.000Z
+`,
+	} {
+		config := "input:\n    kinesis_pulsar:" + configs + "output:\n    pulsar:\n      url: pulsar://localhost:6650\n      topic: t\n"
+		code, printed := lint(t, config)
+		findings := strings.Count(strings.TrimSpace(printed), "\n") + 1
+		if code == 0 || findings != 1 || !strings.Contains(printed, "applicationName") {
+			t.Errorf("%s: exit code %d, %d findings: %s", example, code, findings, printed)
+		}
+		if code, printed := lint(t, strings.Replace(config, "My test application", "my-test-application", 1)); code != 0 {
+			t.Errorf("%s with a possible name: %s", example, printed)
+		}
+	}
+}
