@@ -102,6 +102,7 @@ func newRun(l held, from retrieval.From, newReader readerFrom, shared *input) *r
 // read is the run's reader goroutine. It returns when ctx ends, or the shard does.
 func (r *run) read(ctx context.Context) {
 	reader := r.newReader(r.from)
+	toldOutOfRange := false
 	for {
 		dropped, err := r.waitForRoom(ctx)
 		if err != nil {
@@ -123,6 +124,10 @@ func (r *run) read(ctx context.Context) {
 			continue
 		}
 		r.readSucceeded()
+		if read.OutOfRange > 0 && !toldOutOfRange {
+			toldOutOfRange = true
+			r.log.Warnf("Shard %s holds aggregated records with user records that belong to other shards by their keys; those are left out, as KCL does with the whole aggregated record", r.shard)
+		}
 		if !r.add(read) {
 			return
 		}

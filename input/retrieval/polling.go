@@ -176,38 +176,39 @@ func (p *Polling) convert(out *kinesis.GetRecordsOutput) (read Read, brought int
 		r := &out.Records[i]
 		brought += int64(len(r.Data))
 		p.lastRead = aws.ToString(r.SequenceNumber)
-		read.Records = p.appendUsers(read.Records, r, read.MillisBehindLatest)
+		p.appendUsers(&read, r)
 	}
 	return read, brought
 }
 
-// appendUsers appends the user records of one Kinesis record that lie behind the last one returned.
-func (p *Polling) appendUsers(dst []Record, r *types.Record, behind int64) []Record {
+// appendUsers adds the user records of one Kinesis record that lie behind the last one returned.
+func (p *Polling) appendUsers(read *Read, r *types.Record) {
 	record := Record{
 		Position:           checkpoint.Position{Sequence: aws.ToString(r.SequenceNumber)},
 		PartitionKey:       aws.ToString(r.PartitionKey),
 		Data:               r.Data,
 		Arrival:            aws.ToTime(r.ApproximateArrivalTimestamp),
 		Encryption:         string(r.EncryptionType),
-		MillisBehindLatest: behind,
+		MillisBehindLatest: read.MillisBehindLatest,
 	}
 	if record.Encryption == "" {
 		record.Encryption = string(types.EncryptionTypeNone)
 	}
-	users, aggregated := kpl.Split(p.users[:0], r.Data, p.hashes)
+	users, total, aggregated := kpl.SplitCounting(p.users[:0], r.Data, p.hashes)
 	if !aggregated {
 		if record.Data == nil {
 			record.Data = []byte{}
 		}
-		return p.appendNew(dst, record)
+		read.Records = p.appendNew(read.Records, record)
+		return
 	}
+	read.OutOfRange += total - len(users)
 	for i := range users {
 		record.Position.Sub, record.PartitionKey, record.Data = users[i].Sub, users[i].PartitionKey, users[i].Data
-		dst = p.appendNew(dst, record)
+		read.Records = p.appendNew(read.Records, record)
 	}
 	clear(users) // no envelope is kept alive by the scratch slice
 	p.users = users
-	return dst
 }
 
 func (p *Polling) appendNew(dst []Record, r Record) []Record {

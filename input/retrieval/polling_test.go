@@ -16,6 +16,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kpltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -267,6 +268,34 @@ func TestAHangingReadEndsWithItsContext(t *testing.T) {
 	}
 	if bytes, records := b.config.Budget.Held(); bytes != 0 || records != 0 {
 		t.Fatalf("%d bytes and %d records stay reserved", bytes, records)
+	}
+}
+
+func TestAggregatedRecordsAreReadOneByOne(t *testing.T) {
+	b := newBench(t)
+	var users []kpltest.Record
+	for i := range 6 {
+		users = append(users, kpltest.Record{PartitionKey: fmt.Sprint("user ", i), Data: []byte(fmt.Sprint(i))})
+	}
+	b.put("plain", string(kpltest.Aggregate(users)), "last")
+	p := b.reader(horizon())
+	records, _ := b.expect(p, "plain 0 1 2 3 4 5 last")
+	for i, r := range records[1:7] {
+		if r.PartitionKey != fmt.Sprint("user ", i) || r.Position.Sub != int64(i) || r.Position.Sequence != records[1].Position.Sequence {
+			t.Errorf("user record %d is %+v", i, r)
+		}
+	}
+	// A checkpoint inside the aggregated record: the rest of it comes, and nothing twice.
+	b.expect(b.reader(From{After: records[4].Position}), "4 5 last")
+	// A user record that belongs elsewhere is left out, counted, and disturbs nothing.
+	var err error
+	if p.hashes, err = kpl.ParseHashRange("0", "0"); err != nil {
+		t.Fatal(err)
+	}
+	b.put(string(kpltest.Aggregate(users[:2])))
+	read, err := p.Next(t.Context(), true)
+	if err != nil || read.OutOfRange != 2 || len(read.Records) != 0 {
+		t.Fatalf("got %+v, %v", read, err)
 	}
 }
 

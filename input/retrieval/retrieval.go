@@ -61,6 +61,9 @@ type Read struct {
 	Records []Record
 	// MillisBehindLatest is -1 when Kinesis did not tell.
 	MillisBehindLatest int64
+	// OutOfRange counts user records of aggregated records that were left out, because their hash lies outside the
+	// shard: their producer packed them by a map of the shards that was out of date.
+	OutOfRange int
 	// Ended is set when Kinesis said that nothing follows: the shard was closed by a reshard and this is its last part.
 	Ended bool
 	// Children are the shards that go on where an ended one stops.
