@@ -29,7 +29,7 @@ func TestInBubble(t *testing.T) {
 		}
 		t.Log(time.Since(start))
 		db.Inject(dynamotest.Fault{Operation: "PutItem", Kind: dynamotest.LoseAnswer})
-		_, err = c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("leases"), Item: map[string]types.AttributeValue{"leaseKey": s("a"), "leaseCounter": n("1")}, ConditionExpression: aws.String("attribute_not_exists(leaseKey)"), ReturnValuesOnConditionCheckFailure: "ALL_OLD"})
+		_, err = c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("leases"), Item: map[string]types.AttributeValue{"leaseKey": s("a"), "leaseCounter": n(1)}, ConditionExpression: aws.String("attribute_not_exists(leaseKey)"), ReturnValuesOnConditionCheckFailure: "ALL_OLD"})
 		var failed *types.ConditionalCheckFailedException
 		if !errors.As(err, &failed) || len(failed.Item) != 2 {
 			t.Fatal(err)
@@ -37,11 +37,11 @@ func TestInBubble(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		db.Inject(dynamotest.Fault{Operation: "UpdateItem", Kind: dynamotest.Hang})
-		_, err = c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: aws.String("leases"), Key: map[string]types.AttributeValue{"leaseKey": s("a")}, UpdateExpression: aws.String("SET leaseCounter = leaseCounter + :one"), ExpressionAttributeValues: map[string]types.AttributeValue{":one": n("1")}})
+		_, err = c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: aws.String("leases"), Key: map[string]types.AttributeValue{"leaseKey": s("a")}, UpdateExpression: aws.String("SET leaseCounter = leaseCounter + :one"), ExpressionAttributeValues: map[string]types.AttributeValue{":one": n(1)}})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		out, err := c.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{TableName: aws.String("leases"), Key: map[string]types.AttributeValue{"leaseKey": s("a")}, UpdateExpression: aws.String("SET leaseCounter = leaseCounter + :one"), ExpressionAttributeValues: map[string]types.AttributeValue{":one": n("1")}, ReturnValues: "ALL_NEW"})
+		out, err := c.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{TableName: aws.String("leases"), Key: map[string]types.AttributeValue{"leaseKey": s("a")}, UpdateExpression: aws.String("SET leaseCounter = leaseCounter + :one"), ExpressionAttributeValues: map[string]types.AttributeValue{":one": n(1)}, ReturnValues: "ALL_NEW"})
 		if err != nil || out.Attributes["leaseCounter"].(*types.AttributeValueMemberN).Value != "2" {
 			t.Fatal(err, out)
 		}
@@ -75,14 +75,3 @@ func TestServerRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-func leaseTable(name string) *dynamodb.CreateTableInput {
-	return &dynamodb.CreateTableInput{
-		TableName: &name, BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("leaseKey"), AttributeType: "S"}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("leaseKey"), KeyType: "HASH"}},
-	}
-}
-
-func s(v string) types.AttributeValue { return &types.AttributeValueMemberS{Value: v} }
-func n(v string) types.AttributeValue { return &types.AttributeValueMemberN{Value: v} }

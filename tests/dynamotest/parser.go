@@ -72,9 +72,9 @@ func parseCondition(kind, source string, s *scope) (c condition, err error) {
 		return nil, err
 	}
 	defer recoverParse(&err)
-	c = p.or()
+	n := p.or()
 	p.end()
-	return c, nil
+	return p.asCondition(n), nil
 }
 
 func parseProjection(source string, s *scope) (paths []path, err error) {
@@ -141,44 +141,52 @@ func (p *parser) keyword(word string) bool {
 	return false
 }
 
-func (p *parser) or() condition {
-	c := p.and()
+// node is a part of a condition: parentheses may hold a condition or an operand, and which it is shows only at its end.
+type node struct {
+	condition condition
+	operand   operand
+	// parenthesised: the part is one pair of parentheses and what is in it.
+	parenthesised bool
+}
+
+// asCondition is the node's condition; a bare operand is none.
+func (p *parser) asCondition(n node) condition {
+	if n.condition == nil {
+		p.unexpected()
+	}
+	return n.condition
+}
+
+func (p *parser) or() node {
+	n := p.and()
 	for p.keyword("OR") {
-		c = orCondition{c, p.and()}
+		n = node{condition: orCondition{p.asCondition(n), p.asCondition(p.and())}}
 	}
-	return c
+	return n
 }
 
-func (p *parser) and() condition {
-	c := p.not()
+func (p *parser) and() node {
+	n := p.not()
 	for p.keyword("AND") {
-		c = andCondition{c, p.not()}
+		n = node{condition: andCondition{p.asCondition(n), p.asCondition(p.not())}}
 	}
-	return c
+	return n
 }
 
-func (p *parser) not() condition {
+func (p *parser) not() node {
 	if p.keyword("NOT") {
-		return notCondition{p.not()}
+		return node{condition: notCondition{p.asCondition(p.not())}}
 	}
 	return p.primary()
 }
 
-func (p *parser) primary() condition {
-	if p.accept("(") {
-		double := p.peek().kind == tokenSymbol && p.peek().text == "("
-		c := p.or()
-		p.expect(")")
-		// "((a = :b))", but not "((a = :b) OR c = :d)"
-		if double && p.tokens[p.pos-2].text == ")" && p.wrapsWhole() {
-			p.fail("The expression has redundant parentheses;")
-		}
-		return c
+// primary is an atom or a comparison of atoms.
+func (p *parser) primary() node {
+	n := p.atom()
+	if n.operand == nil {
+		return n
 	}
-	if t := p.peek(); t.kind == tokenName && p.tokens[p.pos+1].text == "(" && t.text != "size" {
-		return p.function()
-	}
-	left := p.operand()
+	left := n.operand
 	switch t := p.peek(); {
 	case p.keyword("BETWEEN"):
 		low := p.operand()
@@ -187,7 +195,7 @@ func (p *parser) primary() condition {
 		}
 		high := p.operand()
 		p.checkBetween(low, high)
-		return betweenCondition{left, low, high}
+		return node{condition: betweenCondition{left, low, high}}
 	case p.keyword("IN"):
 		p.expect("(")
 		in := inCondition{left, []operand{p.operand()}}
@@ -198,37 +206,62 @@ func (p *parser) primary() condition {
 		if len(in.list) > 100 {
 			p.fail("The IN operator is provided with too many operands; number of operands: %d", len(in.list))
 		}
-		return in
+		return node{condition: in}
 	case t.kind == tokenSymbol && slices.Contains([]string{"=", "<>", "<", "<=", ">", ">="}, t.text):
 		p.pos++
 		right := p.operand()
 		p.checkComparison(t.text, left, right)
-		return compareCondition{t.text, left, right}
+		return node{condition: compareCondition{t.text, left, right}}
 	}
-	p.unexpected()
-	return nil
+	return n
 }
 
-// wrapsWhole tells whether the parenthesis just closed at pos-1 opened directly before the one closed at pos-2.
-func (p *parser) wrapsWhole() bool {
-	open := func(closing int) int {
-		depth := 0
-		for i := closing; i >= 0; i-- {
-			if p.tokens[i].kind != tokenSymbol {
-				continue
-			}
-			switch p.tokens[i].text {
-			case ")":
-				depth++
-			case "(":
-				if depth--; depth == 0 {
-					return i
-				}
-			}
+// atom is something in parentheses, a function, a :value or a path.
+func (p *parser) atom() node {
+	if p.accept("(") {
+		n := p.or()
+		p.expect(")")
+		if n.parenthesised {
+			p.fail("The expression has redundant parentheses;")
 		}
-		return -1
+		n.parenthesised = true
+		return n
 	}
-	return open(p.pos-2) == open(p.pos-1)+1
+	switch t := p.peek(); {
+	case t.kind == tokenValueRef:
+		p.pos++
+		return node{operand: p.value(t.text)}
+	case t.kind == tokenName && p.tokens[p.pos+1].text == "(":
+		if t.text == "size" {
+			return node{operand: p.size()}
+		}
+		return node{condition: p.function()}
+	}
+	return node{operand: p.path()}
+}
+
+// operand is an atom that yields a value.
+func (p *parser) operand() operand {
+	n := p.atom()
+	if n.operand == nil {
+		p.unexpected()
+	}
+	return n.operand
+}
+
+func (p *parser) size() operand {
+	p.pos += 2 // "size", "("
+	inner := p.operand()
+	p.expect(")")
+	if _, ok := inner.(sizeOperand); ok {
+		p.fail("Incorrect operand type for operator or function; operator or function: size, operand type: N")
+	}
+	if v, ok := inner.(valueOperand); ok {
+		if _, has := sizeOf(v.value); !has {
+			p.fail("Incorrect operand type for operator or function; operator or function: size, operand type: %s", kindOf(v.value))
+		}
+	}
+	return sizeOperand{inner}
 }
 
 func (p *parser) checkComparison(operator string, left, right operand) {
@@ -310,27 +343,6 @@ func (p *parser) function() condition {
 		}
 	}
 	return functionCondition{name, operands}
-}
-
-// operand is a path, a :value or size(path).
-func (p *parser) operand() operand {
-	t := p.peek()
-	if t.kind == tokenValueRef {
-		p.pos++
-		return p.value(t.text)
-	}
-	if t.kind == tokenName && t.text == "size" && p.tokens[p.pos+1].text == "(" {
-		p.pos += 2
-		inner := p.operand()
-		p.expect(")")
-		if v, ok := inner.(valueOperand); ok {
-			if _, has := sizeOf(v.value); !has {
-				p.fail("Incorrect operand type for operator or function; operator or function: size, operand type: %s", kindOf(v.value))
-			}
-		}
-		return sizeOperand{inner}
-	}
-	return p.path()
 }
 
 func (p *parser) value(name string) valueOperand {

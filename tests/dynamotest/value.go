@@ -73,13 +73,15 @@ func decodeMap(data []byte, depth int) (item, error) {
 
 // decodeValue reads {"S": "x"}, checks it as DynamoDB does and brings numbers into their plain form.
 func decodeValue(data []byte, depth int) (types.AttributeValue, error) {
-	if depth > maxNesting {
+	if depth >= maxNesting {
 		return nil, validation("Nesting Levels have exceeded supported limits: Attributes in the item have nested levels beyond supported limit")
 	}
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return nil, serialization("Unexpected value type in payload")
 	}
+	// A null member is an absent one; the Go SDK sends {"B": null} for a nil slice.
+	maps.DeleteFunc(raw, func(_ string, content json.RawMessage) bool { return string(content) == "null" })
 	switch len(raw) {
 	case 0:
 		return nil, validation("Supplied AttributeValue is empty, must contain exactly one of the supported datatypes")
@@ -223,7 +225,7 @@ func encodeValue(v types.AttributeValue) map[string]any {
 	case *avN:
 		content = v.Value
 	case *avB:
-		content = slices.Concat([]byte{}, v.Value) // never nil: an empty binary is "", not null
+		content = append(make([]byte, 0, len(v.Value)), v.Value...) // never nil: an empty binary is "", not null
 	case *avBool:
 		content = v.Value
 	case *avNull:
@@ -421,7 +423,7 @@ func clone(v types.AttributeValue) types.AttributeValue {
 	case *avN:
 		return &avN{Value: v.Value}
 	case *avB:
-		return &avB{Value: slices.Concat([]byte{}, v.Value)}
+		return &avB{Value: append(make([]byte, 0, len(v.Value)), v.Value...)}
 	case *avBool:
 		return &avBool{Value: v.Value}
 	case *avNull:

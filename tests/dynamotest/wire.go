@@ -94,7 +94,7 @@ func (db *DB) do(operation string, body []byte) (any, error) {
 	}
 	data := map[string]func(*itemRequest) (any, error){
 		"PutItem": db.putItem, "GetItem": db.getItem, "UpdateItem": db.updateItem, "DeleteItem": db.deleteItem,
-		"Scan": db.scan,
+		"Scan": db.scan, "Query": db.query,
 	}
 	if run := control[operation]; run != nil {
 		return locked(db, body, run)
