@@ -22,6 +22,9 @@ func (st *stream) place(partitionKey, explicitHashKey string) (*shard, *apiError
 		return nil, errorf(Validation, "1 validation error detected: Value '%s' at 'partitionKey' failed to satisfy constraint: "+
 			"Member must have length between 1 and 256", partitionKey)
 	}
+	if st.shards[0].replay != nil {
+		return nil, errorf(InvalidArgument, "Stream %s is replayed: it cannot be put to.", st.name)
+	}
 	key := partitionHash(partitionKey)
 	if explicitHashKey != "" {
 		var ok bool

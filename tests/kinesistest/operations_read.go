@@ -1,8 +1,10 @@
 package kinesistest
 
 import (
+	"slices"
 	"sort"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -38,7 +40,7 @@ func (p *startingPosition) resolve(sh *shard, now time.Time) (uint64, *apiError)
 			return 0, errorf(InvalidArgument, "StartingSequenceNumber must be given for ShardIteratorType %s.", p.ShardIteratorType)
 		}
 		q, err := parseSequence(p.StartingSequenceNumber)
-		if err != nil || q.shard != sh.index || q.created != sh.created.Unix() {
+		if err != nil || q.shard != sh.index || q.created != sh.stamp {
 			return 0, errorf(InvalidArgument, "StartingSequenceNumber %s used in GetShardIterator on shard %s is invalid because it did not come from this stream.",
 				p.StartingSequenceNumber, sh.id)
 		}
@@ -53,6 +55,9 @@ func (p *startingPosition) resolve(sh *shard, now time.Time) (uint64, *apiError)
 		if p.Timestamp.After(now) {
 			return 0, errorf(InvalidArgument, "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. timestampInMillis: %d, currentTimestampInMillis: %d",
 				p.Timestamp.UnixMilli(), now.UnixMilli())
+		}
+		if sh.replay != nil && !p.Timestamp.After(sh.created) {
+			return 0, nil
 		}
 		i := sort.Search(len(sh.records), func(i int) bool { return !sh.records[i].Arrival.Before(p.Timestamp.Time) })
 		if i == len(sh.records) {
@@ -124,7 +129,7 @@ func (r *getRecordsRequest) do(s *Server, now time.Time) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeReading(rd, next, children), nil
+	return encodeReading(&rd, next, children), nil
 }
 
 // getRecords does what needs the lock; encoding does not.
@@ -155,11 +160,7 @@ func (s *Server) getRecords(it iterator, ref *streamRef, limit int, now time.Tim
 		rd.behind = s.lag(st.name, sh.id, rd.behind)
 	}
 	if s.readLimits {
-		size := 0
-		for i := range rd.records {
-			size += rd.records[i].size()
-		}
-		sh.read.charge(size)
+		sh.read.charge(rd.size)
 	}
 	if rd.ended {
 		return rd, "", sh.childShards(), nil
@@ -167,19 +168,24 @@ func (s *Server) getRecords(it iterator, ref *streamRef, limit int, now time.Tim
 	return rd, s.iteratorAt(st, sh, rd.next, now), nil, nil
 }
 
+// buffers are answers' bodies, as *encoded. Answers of megabytes would else be most of what the server allocates.
+var buffers = sync.Pool{New: func() any { return new(encoded) }}
+
 // encodeReading writes the answer to GetRecords: NextShardIterator while there may be more, ChildShards at the shard's end.
-func encodeReading(rd reading, next string, children []childShard) encoded {
-	size := 256 + len(next)
+func encodeReading(rd *reading, next string, children []childShard) *encoded {
+	size := 256 + len(next) + rd.encodedSize()
 	for i := range rd.records {
 		size += rd.records[i].size()*4/3 + 192
 	}
-	b := append(make([]byte, 0, size), `{"Records":[`...)
+	out := buffers.Get().(*encoded)
+	b := append(slices.Grow((*out)[:0], size), `{"Records":[`...)
 	for i := range rd.records {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = appendRecord(b, &rd.records[i])
 	}
+	b = rd.replayed.appendTo(b)
 	b = append(b, `],"MillisBehindLatest":`...)
 	b = strconv.AppendInt(b, rd.behind.Milliseconds(), 10)
 	if next != "" {
@@ -190,5 +196,6 @@ func encodeReading(rd reading, next string, children []childShard) encoded {
 		b = append(b, `,"NextShardIterator":null,"ChildShards":`...)
 		b = append(b, encode(children)...)
 	}
-	return append(b, '}')
+	*out = append(b, '}')
+	return out
 }

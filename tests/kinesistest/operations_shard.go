@@ -3,7 +3,6 @@ package kinesistest
 import (
 	"encoding/base64"
 	"encoding/json"
-	"math/big"
 	"slices"
 	"time"
 )
@@ -54,7 +53,7 @@ func describeShards(shards []*shard) []shardDescription {
 		out[i] = shardDescription{
 			ShardId:             sh.id,
 			HashKeyRange:        sh.keys.describe(),
-			SequenceNumberRange: sequenceRange{startSequence(sh.created, sh.index).String(), sh.endingSequence()},
+			SequenceNumberRange: sequenceRange{sh.startingSequence(), sh.endingSequence()},
 		}
 		if len(sh.parents) > 0 {
 			out[i].ParentShardId = sh.parents[0].id
@@ -238,82 +237,4 @@ func (s *Server) readToken(token string, now time.Time) (string, *apiError) {
 		return "", errorf(ExpiredNextToken, "The pagination token passed to the operation is expired.")
 	}
 	return body.Text, nil
-}
-
-type splitShardRequest struct {
-	streamRef
-	ShardToSplit       string
-	NewStartingHashKey string
-}
-
-func (r *splitShardRequest) about(*Server) (stream, shard string) { return r.named(), r.ShardToSplit }
-
-func (r *splitShardRequest) do(s *Server, now time.Time) (any, *apiError) {
-	return s.update(&r.streamRef, now, func(st *stream) *apiError {
-		sh, err := s.openShard(st, r.ShardToSplit, now)
-		if err != nil {
-			return err
-		}
-		key, ok := parseHashKey(r.NewStartingHashKey)
-		if !ok || key.compare(sh.keys.first) <= 0 || key.compare(sh.keys.last) > 0 {
-			return errorf(InvalidArgument, "NewStartingHashKey %s used in SplitShard() on shard %s in stream %s under account %s is not both greater than the shard's StartingHashKey and not greater than its EndingHashKey.",
-				r.NewStartingHashKey, sh.id, st.name, s.account)
-		}
-		if err := s.admitShards(1); err != nil {
-			return err
-		}
-		st.split(sh, key, now)
-		return nil
-	})
-}
-
-func (st *stream) split(sh *shard, at hashKey, now time.Time) {
-	st.closeShard(sh, now)
-	before := toHashKey(new(big.Int).Sub(at.int(), big.NewInt(1)))
-	st.addShard(now, hashRange{sh.keys.first, before}, sh)
-	st.addShard(now, hashRange{at, sh.keys.last}, sh)
-}
-
-type mergeShardsRequest struct {
-	streamRef
-	ShardToMerge         string
-	AdjacentShardToMerge string
-}
-
-func (r *mergeShardsRequest) about(*Server) (stream, shard string) { return r.named(), r.ShardToMerge }
-
-func (r *mergeShardsRequest) do(s *Server, now time.Time) (any, *apiError) {
-	return s.update(&r.streamRef, now, func(st *stream) *apiError {
-		a, err := s.openShard(st, r.ShardToMerge, now)
-		if err != nil {
-			return err
-		}
-		b, err := s.openShard(st, r.AdjacentShardToMerge, now)
-		if err != nil {
-			return err
-		}
-		low, high := a, b
-		if high.keys.first.compare(low.keys.first) < 0 {
-			low, high = high, low
-		}
-		if i := slices.Index(st.open, low); low == high || st.open[i+1] != high {
-			return errorf(InvalidArgument, "Shards %s and %s in stream %s under account %s are not an adjacent pair of shards eligible for merging", a.id, b.id, st.name, s.account)
-		}
-		st.closeShard(a, now)
-		st.closeShard(b, now)
-		st.addShard(now, hashRange{low.keys.first, high.keys.last}, a, b)
-		return nil
-	})
-}
-
-// openShard finds a shard that can be split or merged.
-func (s *Server) openShard(st *stream, id string, now time.Time) (*shard, *apiError) {
-	sh := st.find(id, now)
-	switch {
-	case sh == nil:
-		return nil, errorf(ResourceNotFound, "Could not find shard %s in stream %s under account %s.", id, st.name, s.account)
-	case !sh.isOpen():
-		return nil, errorf(ResourceInUse, "Shard %s in stream %s under account %s is closed.", id, st.name, s.account)
-	}
-	return sh, nil
 }

@@ -3,8 +3,6 @@ package kinesistest
 import (
 	"errors"
 	"math/bits"
-	"strconv"
-	"time"
 )
 
 // A sequence number is 47 hexadecimal digits, written as a decimal number of 56 digits:
@@ -14,7 +12,7 @@ import (
 // AWS documents none of this, but public samples of eleven years decode this way. The first digit makes all of
 // them equally long, so that they compare as text; the record index makes them grow within a shard whatever the clock does.
 type sequence struct {
-	created int64  // seconds since 1970 at which the shard was created
+	created int64  // seconds since 1970: the shard's stamp
 	shard   uint32 // index of the shard in its stream
 	index   uint64 // index of the record in its shard; 0 is the shard's start, which no record has
 	arrived int64  // seconds since 1970 at which the record arrived
@@ -47,23 +45,34 @@ func (q sequence) String() string { return string(q.appendTo(make([]byte, 0, seq
 func (q sequence) appendTo(b []byte) []byte {
 	high, middle, low := q.words()
 	var groups [3]uint64 // of 19 digits each, the lowest first
-	for i := range groups {
-		var rest uint64
-		high, rest = bits.Div64(0, high, tenToThe19)
-		middle, rest = bits.Div64(rest, middle, tenToThe19)
-		low, groups[i] = bits.Div64(rest, low, tenToThe19)
-	}
-	b = strconv.AppendUint(b, groups[2], 10)
-	for _, group := range [2]uint64{groups[1], groups[0]} {
-		var digits [19]byte
-		for i := len(digits) - 1; i >= 0; i-- {
-			digits[i] = byte('0' + group%10)
-			group /= 10
-		}
-		b = append(b, digits[:]...)
-	}
-	return b
+	// high is below 10^19, so that each division shifts what is left down by a word.
+	middle, rest := bits.Div64(high, middle, tenToThe19)
+	low, groups[0] = bits.Div64(rest, low, tenToThe19)
+	middle, rest = bits.Div64(0, middle, tenToThe19)
+	groups[2], groups[1] = bits.Div64(rest, low, tenToThe19)
+	_ = middle // 0: what is left is below 10^18
+	var digits [sequenceDigits]byte
+	putDigits(digits[:18], groups[2])
+	putDigits(digits[18:37], groups[1])
+	putDigits(digits[37:], groups[0])
+	return append(b, digits[:]...)
 }
+
+// putDigits fills b with a number's lowest digits, two at a time.
+func putDigits(b []byte, n uint64) {
+	i := len(b)
+	for ; i >= 2; i -= 2 {
+		pair := n % 100
+		n /= 100
+		b[i-2], b[i-1] = digitPairs[2*pair], digitPairs[2*pair+1]
+	}
+	if i == 1 {
+		b[0] = byte('0' + n%10)
+	}
+}
+
+const digitPairs = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748" +
+	"49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697" + "9899"
 
 // parseSequence is the inverse of String; it refuses every number that String would not write.
 func parseSequence(text string) (sequence, error) {
@@ -93,9 +102,4 @@ func parseSequence(text string) (sequence, error) {
 		return sequence{}, errSequence
 	}
 	return q, nil
-}
-
-// start is the shard's StartingSequenceNumber.
-func startSequence(created time.Time, shard uint32) sequence {
-	return sequence{created: created.Unix(), shard: shard, arrived: created.Unix()}
 }

@@ -110,8 +110,12 @@ func (s *Server) URL() string { return "http://" + s.address }
 // serve is called by NewServer, and by Restart with run locked.
 func (s *Server) serve(listener net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
 		Handler:     s,
+		Protocols:   protocols,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		// A connection outlives its handlers, and is counted by the goroutine that accepts it: waiting for that goroutine
 		// and then for the connections misses none.
@@ -274,7 +278,7 @@ func (s *Server) Shards(stream string) []Shard {
 			ID:               sh.id,
 			StartingHashKey:  sh.keys.first.String(),
 			EndingHashKey:    sh.keys.last.String(),
-			StartingSequence: startSequence(sh.created, sh.index).String(),
+			StartingSequence: sh.startingSequence(),
 			EndingSequence:   sh.endingSequence(),
 			Parents:          shardIDs(sh.parents),
 			Children:         shardIDs(sh.children),

@@ -45,11 +45,13 @@ type shard struct {
 	parents  []*shard // none, one (split) or two (merge; the first is the one named ShardToMerge)
 	children []*shard
 	created  time.Time
+	stamp    int64     // created, in seconds since 1970, as its sequence numbers have it: above its parents', however soon it came
 	closed   time.Time // zero while open
 	last     Record    // the latest put: its index and arrival; the zero Record before it
 	// records are those still held, oldest first. The elements never change and the slice only grows at its end and
 	// is re-sliced at its front, so a part of it may be read without the lock.
 	records []Record
+	replay  *Replay // nil for a shard that stores its records
 	read    readLimit
 	write   writeLimit
 }
@@ -75,9 +77,10 @@ func (st *stream) serves(now time.Time) bool {
 }
 
 func (st *stream) addShard(now time.Time, keys hashRange, parents ...*shard) *shard {
-	sh := &shard{index: uint32(len(st.shards)), keys: keys, parents: parents, created: now}
+	sh := &shard{index: uint32(len(st.shards)), keys: keys, parents: parents, created: now, stamp: now.Unix()}
 	sh.id = shardID(sh.index)
 	for _, p := range parents {
+		sh.stamp = max(sh.stamp, p.stamp+1)
 		p.children = append(p.children, sh)
 	}
 	st.shards = append(st.shards, sh)
@@ -122,10 +125,13 @@ func (sh *shard) expired(st *stream, now time.Time) bool {
 	return !sh.closed.IsZero() && !sh.closed.Add(st.retention).After(now)
 }
 
+func (sh *shard) startingSequence() string { return sh.sequence(0, sh.created).String() }
+
 func (sh *shard) isOpen() bool { return sh.closed.IsZero() }
 
+// sequence is the number of a record; that of index 0 is the shard's StartingSequenceNumber.
 func (sh *shard) sequence(index uint64, arrival time.Time) sequence {
-	return sequence{created: sh.created.Unix(), shard: sh.index, index: index, arrived: arrival.Unix()}
+	return sequence{created: sh.stamp, shard: sh.index, index: index, arrived: arrival.Unix()}
 }
 
 // append stores a record. Arrival times never run backwards within a shard, so that AT_TIMESTAMP can search them.
@@ -164,25 +170,31 @@ func (sh *shard) from(position uint64) int {
 // reading is what one read of a shard brings.
 type reading struct {
 	records []Record
-	next    uint64        // the position after them
-	behind  time.Duration // MillisBehindLatest, before it is rounded
-	ended   bool          // the shard is closed and nothing comes after records
+	replayed
+	size   int           // bytes of data and partition keys
+	next   uint64        // the position after them
+	behind time.Duration // MillisBehindLatest, before it is rounded
+	ended  bool          // the shard is closed and nothing comes after records
 }
 
 // readFrom reads at most count records and, unless the first one alone is larger, at most size bytes.
 // Records younger than delay are not visible yet.
 func (sh *shard) readFrom(position uint64, count, size int, now time.Time, delay time.Duration) reading {
+	if sh.replay != nil {
+		return sh.replay.read(sh, position, count, size)
+	}
 	first := sh.from(position)
 	visible := sort.Search(len(sh.records), func(i int) bool { return sh.records[i].Arrival.After(now.Add(-delay)) })
-	last, bytes := first, 0
+	last, total := first, 0
 	for last < visible && last-first < count {
-		bytes += sh.records[last].size()
-		if bytes > size && last > first {
+		next := total + sh.records[last].size()
+		if next > size && last > first {
 			break
 		}
+		total = next
 		last++
 	}
-	rd := reading{next: position}
+	rd := reading{next: position, size: total}
 	if last > first {
 		rd.records = sh.records[first:last:last]
 		rd.next = sh.records[last-1].index + 1

@@ -32,11 +32,11 @@ type operation interface {
 type request interface {
 	// about is the stream and the shard that the call concerns, as far as the request tells.
 	about(s *Server) (stream, shard string)
-	// do answers: with something to be encoded as JSON, a body that is JSON already, or nil for an empty body.
+	// do answers: with something to be encoded as JSON, an *encoded that is JSON already, or nil for an empty body.
 	do(s *Server, now time.Time) (any, *apiError)
 }
 
-// encoded is a body that needs no encoding.
+// encoded is a body that needs no encoding. It comes from buffers, and goes back there when it is sent.
 type encoded []byte
 
 type decoder[T any, P interface {
@@ -80,14 +80,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.answer(w, r, in, nil, in.fault.exception())
 			return
 		case Slow:
-			if !pause(r, in, in.fault.Delay) {
-				return
-			}
+			pause(r, in, in.fault.Delay)
 		case Hang:
 			select {
 			case <-in.gone:
 			case <-r.Context().Done():
-				return
+				panic(http.ErrAbortHandler)
 			}
 		}
 	}
@@ -111,17 +109,17 @@ func (f *Fault) exception() *apiError {
 	return e
 }
 
-// pause waits for real time; false when the client or the server is gone.
-func pause(r *http.Request, in *Injected, d time.Duration) bool {
+// pause waits for real time, or until the fault is removed. When the client or the server is gone it ends the call the
+// way net/http wants it: a handler that merely returns would answer 200.
+func pause(r *http.Request, in *Injected, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-in.gone:
 	case <-r.Context().Done():
-		return false
+		panic(http.ErrAbortHandler)
 	}
-	return true
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, in *Injected, out any, failure *apiError) {
@@ -134,8 +132,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, in *Injected, ou
 		body = encode(map[string]string{"__type": failure.code, "message": failure.message})
 	case out == nil:
 	default:
-		if done, ok := out.(encoded); ok {
-			body = done
+		if done, ok := out.(*encoded); ok {
+			body = *done
+			defer buffers.Put(done)
 		} else {
 			body = encode(out)
 		}
@@ -161,9 +160,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, in *Injected, ou
 				return
 			}
 			http.NewResponseController(w).Flush()
-			if body = body[n:]; !pause(r, in, in.fault.Delay) {
-				panic(http.ErrAbortHandler)
-			}
+			body = body[n:]
+			pause(r, in, in.fault.Delay)
 		}
 	default:
 		w.WriteHeader(status)
