@@ -49,7 +49,7 @@ func newConfigTester(t testing.TB, capture func(Config, error)) *configTester {
 
 // indent puts a block of YAML (or JSON) under a key.
 func indent(key, block string) string {
-	return key + ":\n  " + strings.ReplaceAll(strings.TrimSpace(block), "\n", "\n  ") + "\n"
+	return key + ":\n  " + strings.ReplaceAll(strings.Trim(block, "\n"), "\n", "\n  ") + "\n"
 }
 
 // lint lints the fields of the input, as a component and inside a whole stream, which must say the same.
