@@ -55,7 +55,7 @@ type Config struct {
 	DynamoEndpoint     string
 	CloudWatchEndpoint string
 
-	// CredentialPluginName and CredentialPluginParam are as written, a param given as an object being its JSON text.
+	// CredentialPluginName and CredentialPluginParam are as written, and fit each other.
 	CredentialPluginName  string
 	CredentialPluginParam credentials.Secret
 

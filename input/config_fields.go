@@ -67,7 +67,7 @@ var fields = []field{
 	},
 	{
 		name: "awsCredentialPluginParam", byDefault: "", secret: true, example: `{"accessKey":"myKey","secretKey":"my-Secret"}`,
-		description: "What the plugin needs, as a JSON text or as an object: for static keys `accessKey`, `secretKey` and optionally `sessionToken`; " +
+		description: "What the plugin needs, as a JSON text (in YAML best in single quotes): for static keys `accessKey`, `secretKey` and optionally `sessionToken`; " +
 			"for an assumed role `roleArn`, `roleSessionName` and optionally `externalId` and `durationSeconds`. The default chain ignores it.",
 		set: func(c *Config, v any) (err error) { c.CredentialPluginParam, err = parsePluginParam(v); return },
 	},

@@ -135,9 +135,7 @@ input:
     awsKinesisStreamName: arn:aws:kinesis:eu-west-1:123456789012:stream/orders
     awsRegion: eu-west-1
     awsCredentialPluginName: org.apache.pulsar.io.aws.STSAssumeRoleProviderPlugin
-    awsCredentialPluginParam:
-      roleArn: arn:aws:iam::123456789012:role/read-orders
-      roleSessionName: pulsar-kinesis
+    awsCredentialPluginParam: '{"roleArn":"arn:aws:iam::123456789012:role/read-orders","roleSessionName":"pulsar-kinesis"}'
     applicationName: orders-to-pulsar
     initialPositionInStream: AT_TIMESTAMP
     startAtTime: 2019-03-05T19:28:58.000Z
