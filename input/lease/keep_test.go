@@ -288,6 +288,29 @@ func TestALateWriteAfterADeletionMakesNoItem(t *testing.T) {
 	})
 }
 
+// I1: a position at or before the stored one is not written, wherever it comes from.
+func TestACheckpointNeverGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, checkpoint.Position{Sequence: "1000", Sub: 4})
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		for _, p := range []checkpoint.Position{at("999"), {Sequence: "1000", Sub: 3}, at(checkpoint.Latest), {}} {
+			h.Confirmed(p)
+			time.Sleep(5 * sec)
+			if got := w.read(shard0).Checkpoint; got != (checkpoint.Position{Sequence: "1000", Sub: 4}) {
+				t.Errorf("%s was written over 1000/4: %s", p, got)
+			}
+		}
+		h.Confirmed(checkpoint.Position{Sequence: "1000", Sub: 5})
+		time.Sleep(5 * sec)
+		if got := w.read(shard0).Checkpoint; got.Sub != 5 {
+			t.Errorf("stored %s, want 1000/5", got)
+		}
+	})
+}
+
 func TestCheckpointIntervalBelowTheRenewalPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"testing"
+	"time"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
@@ -82,5 +83,23 @@ func TestKeepWritesTheBracketOnlyWithAPosition(t *testing.T) {
 		"#ownerSwitchesSinceCheckpoint = :new_ownerSwitchesSinceCheckpoint REMOVE #pendingCheckpoint, #pendingCheckpointSubSequenceNumber, #pendingCheckpointState"
 	if got := *full.UpdateExpression; got != want {
 		t.Errorf("renewal with a position: %s", got)
+	}
+}
+
+// r3.5: the lease must look as it was seen, and be nobody's or this stream's.
+func TestTakeIsConditionalOnAllThatWasSeen(t *testing.T) {
+	for _, c := range []struct {
+		seen Lease
+		want string
+	}{
+		{Lease{Key: shard0, Counter: 7}, "attribute_not_exists(#leaseOwner) AND attribute_not_exists(#checkpointOwner)"},
+		{Lease{Key: shard0, Counter: 7, Owner: "K"}, "#leaseOwner = :is_leaseOwner AND attribute_not_exists(#checkpointOwner)"},
+		{Lease{Key: shard0, Counter: 7, Owner: "K", CheckpointOwner: "L"}, "#leaseOwner = :is_leaseOwner AND #checkpointOwner = :is_checkpointOwner"},
+	} {
+		in := takeUpdate(c.seen, "A", "A#1", testStream, 9*sec, time.Time{}).input("t")
+		want := "#leaseCounter = :is_leaseCounter AND " + c.want + " AND (attribute_not_exists(#kp_stream) OR #kp_stream = :new_kp_stream)"
+		if got := *in.ConditionExpression; got != want {
+			t.Errorf("condition %s, want %s", got, want)
+		}
 	}
 }

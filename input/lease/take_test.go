@@ -23,15 +23,17 @@ func TestLostAnswerOfATake(t *testing.T) {
 		sent := w.times(isTake)
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isTake})
 		k := w.worker("A").run()
-		time.Sleep(15 * sec)
+		for k.held(shard0) == nil && time.Since(w.start) < 30*sec {
+			time.Sleep(time.Millisecond)
+		}
 		h := k.mustHold(shard0)
+		if s := sent(); h.Fence().Deadline() != s[0]+k.m.cfg.life() {
+			t.Errorf("the fence closes at %s, takes were sent at %v: the first one counts", h.Fence().Deadline(), s)
+		}
 		if h.Lease().Checkpoint != at("5") || len(k.runs(shard0)) != 1 {
 			t.Errorf("run %+v of %d", h.Lease(), len(k.runs(shard0)))
 		}
-		if s := sent(); len(s) != 2 || h.Fence().Deadline() < s[0]+k.m.cfg.life() {
-			t.Errorf("takes at %v", s)
-		}
-		if l := w.read(shard0); l.OwnerSwitches != 1 || l.Counter < 8 {
+		if l := w.read(shard0); l.OwnerSwitches != 1 || l.Counter != 8 || len(sent()) != 2 {
 			t.Errorf("the take was counted wrongly: %+v", l)
 		}
 	})
@@ -321,7 +323,7 @@ func TestRescanFindsNewLeasesAtOnce(t *testing.T) {
 func TestManyLeasesAreTakenAtOnceAndNotRenewedInLockStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		const n = 200
+		const n = 100
 		for i := range n {
 			w.lease(fmt.Sprintf("shardId-%012d", i), at("1"))
 		}
@@ -330,7 +332,7 @@ func TestManyLeasesAreTakenAtOnceAndNotRenewedInLockStep(t *testing.T) {
 		for i := range n {
 			k.mustHold(fmt.Sprintf("shardId-%012d", i))
 		}
-		if infos := k.log.infos(); len(infos) != 1 || !strings.Contains(infos[0], "Took 200 leases") {
+		if infos := k.log.infos(); len(infos) != 1 || !strings.Contains(infos[0], "Took 100 leases") {
 			t.Errorf("log: %q", infos)
 		}
 		sent := w.times(isKeep)
