@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 )
 
-// Client is an SDK client of the server, with made-up credentials and without retries, so that a test sees each answer.
-// Its connections end with the server.
+// Client is an SDK client of the server, with made-up credentials and without retries, so that a test sees each answer;
+// options can change that. Its connections end with the server.
 func (s *Server) Client(options ...func(*kinesis.Options)) *kinesis.Client {
 	base := kinesis.Options{
 		BaseEndpoint: aws.String(s.URL()),

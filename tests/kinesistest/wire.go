@@ -2,6 +2,7 @@ package kinesistest
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	cryptorand "crypto/rand"
 )
 
 const (
@@ -23,7 +22,7 @@ const (
 	maxRequest = 64 << 20
 )
 
-// operation is one API operation: its decoder, and what it does, which runs without the lock.
+// operation is one API operation. Decoding runs without the lock, do takes it.
 type operation interface {
 	decode(body []byte) (request, error)
 }
@@ -182,7 +181,7 @@ func encode(v any) []byte {
 // requestID is a random UUID, which is what AWS sends.
 func requestID() string {
 	var b [16]byte
-	cryptorand.Read(b[:])
+	rand.Read(b[:])
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
