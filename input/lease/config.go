@@ -117,7 +117,7 @@ func (c *Config) jitter(d time.Duration) time.Duration {
 func (c *Config) pause(err error, failures int, remaining time.Duration) time.Duration {
 	d := min(100*time.Millisecond<<min(failures-1, 10), c.Failover/12)
 	if isThrottle(err) {
-		d = c.Backoff
+		d = max(d, c.Backoff)
 	}
 	return max(min(c.jitter(d), remaining/3), minPause)
 }
