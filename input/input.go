@@ -131,7 +131,7 @@ func (in *input) Connect(ctx context.Context) error {
 const reconnectPatience = 5 * time.Second
 
 func reconnect(ctx context.Context, w *worker) error {
-	trouble, turned := w.state()
+	turned, trouble := w.state()
 	if trouble == nil {
 		return nil
 	}
@@ -206,7 +206,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		return nil, nil, service.ErrNotConnected
 	}
 	for {
-		trouble, turned := w.state()
+		turned, trouble := w.state()
 		if r := in.ready.pop(); r != nil {
 			if batch, ack := r.handOut(); batch != nil {
 				return batch, ack, nil

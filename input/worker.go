@@ -260,10 +260,10 @@ func (w *worker) setTrouble(err error) {
 }
 
 // state returns what is wrong with the component as a whole, and a channel that is closed when that turns.
-func (w *worker) state() (trouble error, turned <-chan struct{}) {
+func (w *worker) state() (turned <-chan struct{}, trouble error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.mu.trouble, w.mu.turned
+	return w.mu.turned, w.mu.trouble
 }
 
 // stop ends the worker: stop reading, write the final checkpoints of what is confirmed, release the leases, done. It
