@@ -216,6 +216,13 @@ func (m *Manager) Close(ctx context.Context) error {
 	return m.closeErr
 }
 
+// leave notes a run that ended, or a take that may have been done, without a release.
+func (m *Manager) leave(h *Held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.left = append(m.mu.left, h)
+}
+
 func (m *Manager) noteUnreleased(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -321,9 +328,7 @@ func (m *Manager) actor(ctx context.Context, seen Lease) {
 	defer close(h.over)
 	switch {
 	case errors.Is(e.cause, ErrStopped):
-		m.mu.Lock()
-		m.mu.left = append(m.mu.left, h)
-		m.mu.Unlock()
+		m.leave(h)
 	case errors.Is(e.cause, ErrReleased):
 		e = m.finish(h, e)
 	}

@@ -135,6 +135,23 @@ func TestCloseDuringATakeReleasesWhatItGot(t *testing.T) {
 	}
 }
 
+func TestCloseAfterRunHasEndedDuringATake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isTake})
+		k := w.worker("A").run()
+		time.Sleep(500 * time.Millisecond)
+		k.kill()
+		if w.read(shard0).Owner != "A" {
+			t.Fatal("the take was not done")
+		}
+		if err := k.m.Close(t.Context()); err != nil || w.read(shard0).Owner != "" {
+			t.Errorf("Close: %v, %+v", err, w.read(shard0))
+		}
+	})
+}
+
 func TestCloseIsBoundedByItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

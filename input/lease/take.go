@@ -41,7 +41,7 @@ func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
 		sent := m.cfg.Clock()
 		timeout := min(m.cfg.tryTimeout(), giveUp-sent)
 		if timeout <= 0 || m.isClosing() || ctx.Err() != nil {
-			return nil, m.giveUp(seen, acquisition, s.open)
+			return nil, m.giveUp(ctx, seen, acquisition, s.open)
 		}
 		u := takeUpdate(seen, m.cfg.WorkerID, acquisition, m.cfg.Stream, m.cfg.Failover, anchor)
 		a, err := m.try(ctx, timeout, u)
@@ -71,13 +71,17 @@ func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
 	}
 }
 
-// giveUp ends a take without an answer. On the way out of the process a lease that may have become ours is released;
-// otherwise the next scan shows it, and it is taken again.
-func (m *Manager) giveUp(seen Lease, acquisition string, unsure bool) ending {
-	if unsure && m.isClosing() {
-		own := ownership{key: seen.Key, worker: m.cfg.WorkerID, acquisition: acquisition, counter: seen.Counter + 1}
-		none := func() checkpoint.Position { return checkpoint.Position{} }
-		if _, _, err := m.release(m.closeCtx, own, none, nil); err != nil {
+// giveUp ends a take without an answer. On the way out of the process a lease that may have become ours is released, or
+// left to Close; otherwise the next scan shows it, and it is taken again.
+func (m *Manager) giveUp(ctx context.Context, seen Lease, acquisition string, unsure bool) ending {
+	if unsure && (m.isClosing() || ctx.Err() != nil) {
+		seen.Owner, seen.Acquisition = m.cfg.WorkerID, acquisition
+		seen.Counter++
+		h := newHeld(m, seen, 0)
+		h.fence.Close()
+		if !m.isClosing() {
+			m.leave(h)
+		} else if _, _, err := h.release(m.closeCtx); err != nil {
 			m.noteUnreleased(err)
 		}
 	}
@@ -108,9 +112,7 @@ func (m *Manager) release(ctx context.Context, own ownership, position func() ch
 		if a.failed && judgeRelease(own.worker, own.acquisition, a.lease, a.found) == verdictAgain && a.lease.Counter != own.counter {
 			// A late renewal was done first, with the position it carried.
 			own.counter = a.lease.Counter
-			if adopted != nil {
-				adopted(a.lease)
-			}
+			adopted(a.lease)
 			continue
 		}
 		// Released, or somebody else's, or gone: nothing is left to give up.
