@@ -5,6 +5,7 @@ package stack
 import (
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 const (
@@ -20,3 +21,6 @@ func signalGroup(pid int, s syscall.Signal) {
 	// The only error left is "no such process": the child has ended meanwhile.
 	_ = syscall.Kill(pid, s)
 }
+
+// awaitPaused gives the signal time to reach all threads: x/sys/unix has no way to wait for that here.
+func awaitPaused(int) { time.Sleep(100 * time.Millisecond) }

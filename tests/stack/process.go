@@ -21,6 +21,8 @@ type process struct {
 	log  string // path of the log file
 	from int64  // where the output of this child begins in it
 
+	paused bool // set and read by pause and resume, which their caller keeps apart
+
 	exited chan struct{} // closed when the child is gone and reaped
 	err    error         // how it ended; read after exited
 }
@@ -83,8 +85,7 @@ func (p *process) kill() {
 // stop asks the child to end with SIGTERM, waits up to patience, and kills it after that.
 func (p *process) stop(patience time.Duration) {
 	p.signal(syscall.SIGTERM)
-	// A paused child does not see the request before it continues.
-	p.signal(signalContinue)
+	p.resume() // A paused child does not see the request before it continues.
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
@@ -92,6 +93,21 @@ func (p *process) stop(patience time.Duration) {
 	case <-t.C:
 		p.kill()
 	}
+}
+
+// pause halts the child and returns when all its threads stand still.
+func (p *process) pause() {
+	if p.paused || !p.running() {
+		return
+	}
+	p.paused = true
+	signalGroup(p.pid, signalPause)
+	awaitPaused(p.pid)
+}
+
+func (p *process) resume() {
+	p.paused = false
+	p.signal(signalContinue)
 }
 
 // signal sends s to the child's process group, unless the child was reaped: its id may belong to another process then.

@@ -32,9 +32,6 @@ func contextWhen(t *testing.T, condition func() bool) (context.Context, context.
 // fakeService is a service that is a shell script, ready when it has made the file "ready".
 func fakeService(t *testing.T, script string) *Service {
 	t.Helper()
-	if !supported {
-		t.Skip("needs a shell")
-	}
 	t.Setenv("KINESIS_PULSAR_CACHE", t.TempDir())
 	s, err := open("fake service", 1)
 	if err != nil {
@@ -117,6 +114,59 @@ func TestStopKillsWhatDoesNotListen(t *testing.T) {
 	}
 }
 
+func TestCloseLeavesNothing(t *testing.T) {
+	s := fakeService(t, "touch ready; exec sleep 600")
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid, dir := s.PID(), s.scratch.dir
+	if !alive(pid) {
+		t.Fatalf("no process %d", pid)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if alive(pid) {
+		t.Errorf("process %d lives on", pid)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+	if err := s.Start(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("start after close: %v", err)
+	}
+}
+
+// A pause that returned while threads still ran would let a paused server answer now and then.
+func TestPauseReturnsWhenNothingRuns(t *testing.T) {
+	s := fakeService(t, "touch ready; while :; do echo alive >>beats; done")
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	size := func() int64 {
+		info, err := os.Stat(s.scratch.path("beats"))
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	for range 20 {
+		s.Pause()
+		s.Pause() // pausing twice is pausing
+		before := size()
+		time.Sleep(2 * time.Millisecond)
+		if after := size(); after != before {
+			t.Fatalf("wrote %d bytes while paused", after-before)
+		}
+		s.Resume()
+		for size() == before {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 func TestNeverSignalsAProcessThatIsGone(t *testing.T) {
 	s := fakeService(t, "touch ready; exec sleep 600")
 	if err := s.Start(t.Context()); err != nil {
@@ -163,9 +213,6 @@ func TestLogTailBeginsAtALine(t *testing.T) {
 }
 
 func TestLeasedPortsAreFreeAndGivenOnce(t *testing.T) {
-	if !supported {
-		t.Skip("needs file locks")
-	}
 	t.Setenv("KINESIS_PULSAR_CACHE", t.TempDir())
 	seen := map[int]bool{}
 	for range 20 {

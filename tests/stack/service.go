@@ -99,22 +99,22 @@ func (s *Service) Kill() {
 	}
 }
 
-// Pause halts the process without ending it (SIGSTOP): its connections stay open and nothing answers.
-func (s *Service) Pause() { s.signal(true) }
-
-// Resume lets a paused process continue.
-func (s *Service) Resume() { s.signal(false) }
-
-func (s *Service) signal(pause bool) {
+// Pause halts the process without ending it (SIGSTOP): its connections stay open and nothing answers. It returns when
+// the process stands still.
+func (s *Service) Pause() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.process == nil {
-		return
+	if s.mu.process != nil {
+		s.mu.process.pause()
 	}
-	if pause {
-		s.mu.process.signal(signalPause)
-	} else {
-		s.mu.process.signal(signalContinue)
+}
+
+// Resume lets a paused process continue.
+func (s *Service) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.process != nil {
+		s.mu.process.resume()
 	}
 }
 

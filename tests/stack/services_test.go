@@ -235,34 +235,32 @@ func TestDynamoDBUpdatesConditionally(t *testing.T) {
 	}
 }
 
-func TestDynamoDBKeepsTablesOnlyWhenPersistent(t *testing.T) {
-	for _, persistent := range []bool{true, false} {
-		t.Run(fmt.Sprintf("persistent=%v", persistent), func(t *testing.T) {
-			d := DynamoDBWith(t, DynamoDBOptions{Persistent: persistent})
-			createTable(t, d.Client(), "kept")
-			ends := []func(){d.Kill, d.Stop}
-			if !persistent {
-				ends = ends[:1]
-			}
-			for _, end := range ends {
-				end()
-				if err := d.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				tables, err := d.Client().ListTables(t.Context(), &dynamodb.ListTablesInput{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if kept := len(tables.TableNames) == 1; kept != persistent {
-					t.Errorf("tables after a restart: %v", tables.TableNames)
-				}
-			}
-		})
+func tables(t *testing.T, c *dynamodb.Client) int {
+	t.Helper()
+	list, err := c.ListTables(t.Context(), &dynamodb.ListTablesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list.TableNames)
+}
+
+func TestPersistentDynamoDBKeepsTablesOverKillAndStop(t *testing.T) {
+	d := DynamoDBWith(t, DynamoDBOptions{Persistent: true})
+	createTable(t, d.Client(), "kept")
+	for _, end := range []func(){d.Kill, d.Stop} {
+		end()
+		if err := d.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := tables(t, d.Client()); n != 1 {
+			t.Errorf("%d tables after a restart, want the one that was there", n)
+		}
 	}
 }
 
-func TestPausedServiceAnswersWhenResumed(t *testing.T) {
+func TestDynamoDBInMemoryPausesAndForgets(t *testing.T) {
 	d := DynamoDB(t)
+	createTable(t, d.Client(), "forgotten")
 	d.Pause()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -270,32 +268,16 @@ func TestPausedServiceAnswersWhenResumed(t *testing.T) {
 		t.Errorf("a paused service: %v, want no answer", err)
 	}
 	d.Resume()
-	if err := d.probe(t.Context()); err != nil {
-		t.Error(err)
+	if n := tables(t, d.Client()); n != 1 {
+		t.Errorf("%d tables after a pause, want the one that was there", n)
 	}
-}
-
-func TestCloseLeavesNothing(t *testing.T) {
-	skipUnlessAvailable(t, dynamoDBJars)
-	d, err := StartDynamoDB(t.Context(), DynamoDBOptions{})
-	checkStarted(t, err)
-	pid, dir := d.PID(), d.scratch.dir
-	if !alive(pid) {
-		t.Fatalf("no process %d", pid)
+	d.Pause()
+	d.Kill()
+	if err := d.Start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	for range 2 {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	if alive(pid) {
-		t.Errorf("process %d lives on", pid)
-	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("%s is still there: %v", dir, err)
-	}
-	if err := d.Start(t.Context()); !errors.Is(err, ErrClosed) {
-		t.Errorf("start after close: %v", err)
+	if n := tables(t, d.Client()); n != 0 {
+		t.Errorf("%d tables after a restart: memory should be empty", n)
 	}
 }
 

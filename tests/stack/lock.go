@@ -1,5 +1,3 @@
-//go:build linux || darwin || freebsd || netbsd || openbsd
-
 package stack
 
 import (
@@ -11,8 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-const supported = true
 
 // lockFile waits for the exclusive lock of the file at path, which it makes when missing. The lock ends with the
 // returned file, at the latest with the process. Locks of one process exclude each other as well.
