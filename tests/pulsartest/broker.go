@@ -282,7 +282,7 @@ func (b *Broker) dropConnections() int {
 
 // forget removes a connection and its producers; called with the lock held, by whoever ends the connection first.
 func (b *Broker) forget(c *connection) {
-	if _, ok := b.mu.connections[c]; !ok {
+	if b.forgotten(c) {
 		return
 	}
 	delete(b.mu.connections, c)
@@ -294,6 +294,13 @@ func (b *Broker) forget(c *connection) {
 	// The writer may be stuck in a client that does not read.
 	_ = c.conn.SetWriteDeadline(time.Now().Add(flushLimit))
 	b.notify()
+}
+
+// forgotten says that a connection was dropped, though its reader may still have commands in its buffer; called with the lock
+// held.
+func (b *Broker) forgotten(c *connection) bool {
+	_, ok := b.mu.connections[c]
+	return !ok
 }
 
 // problem records what a client did wrong; called with the lock held.

@@ -262,9 +262,9 @@ func producerSuccessFrame(requestID uint64, name string, lastSequenceID int64, s
 }
 
 // receiptFrame confirms a SEND. The ids -1:-1 say that the broker recognised a duplicate and did not store it.
-func receiptFrame(producerID, sequenceID, highestSequenceID uint64, ledger, entry int64) []byte {
+func receiptFrame(producerID, sequenceID uint64, highestSequenceID, ledger, entry int64) []byte {
 	id := message{}.int(1, ledger).int(2, entry)
-	return frame(cmdSendReceipt, message{}.uint(1, producerID).uint(2, sequenceID).bytes(3, id).uint(4, highestSequenceID))
+	return frame(cmdSendReceipt, message{}.uint(1, producerID).uint(2, sequenceID).bytes(3, id).int(4, highestSequenceID))
 }
 
 func sendErrorFrame(producerID, sequenceID uint64, code ServerError, text string) []byte {

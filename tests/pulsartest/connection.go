@@ -21,7 +21,7 @@ type connection struct {
 	gone   chan struct{} // closed when the broker has forgotten the connection
 
 	producers map[uint64]*producer     // guarded by the broker's lock
-	former    map[uint64]*partitionLog // of producers that are closed; guarded by the broker's lock
+	former    map[uint64]*partitionLog // of producers that the broker closed; guarded by the broker's lock
 
 	connected bool // the reader's own
 }
@@ -151,6 +151,8 @@ func (c *connection) partitions(cmd *command, name topicName) []byte {
 	b := c.broker
 	t := b.mu.topics[name.base]
 	switch {
+	case name.partition >= 0 && t != nil && name.partition >= t.partitions:
+		return partitionsErrorFrame(cmd.requestID, TopicNotFound, "Topic not found: "+name.String())
 	case name.partition >= 0 && t != nil:
 		return partitionsFrame(cmd.requestID, 0)
 	case t != nil:
@@ -173,6 +175,9 @@ func (c *connection) createProducer(cmd *command) {
 	b := c.broker
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.forgotten(c) {
+		return // or a producer would be left that nothing removes
+	}
 	p, code, text := c.newProducer(cmd)
 	if p == nil {
 		c.out.send(errorFrame(cmd.requestID, code, text))
@@ -212,7 +217,16 @@ func (c *connection) newProducer(cmd *command) (p *producer, code ServerError, t
 		if b.settings.noAutoCreation {
 			return nil, TopicNotFound, "Topic " + name.String() + " not found"
 		}
-		t = b.addTopic(name.base, 0)
+		if name.partition >= 0 {
+			return nil, NotAllowedError, "partition " + name.String() + " of a topic that does not exist"
+		}
+		t = b.addTopic(name.base, b.settings.autoPartitions)
+	}
+	switch {
+	case name.partition >= 0 && name.partition >= t.partitions:
+		return nil, TopicNotFound, "Topic " + name.String() + " not found"
+	case name.partition < 0 && t.partitions > 0:
+		return nil, NotAllowedError, name.String() + " is partitioned: produce to its partitions"
 	}
 	log := b.partitionLog(t, name)
 	if t.terminated || log.terminated {

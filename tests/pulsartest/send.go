@@ -11,12 +11,18 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 	b.mu.Lock()
 	p := c.producers[cmd.producerID]
 	if p == nil {
-		// The producer was closed while this was on its way. Silence makes the client send it again.
-		if log := c.former[cmd.producerID]; log != nil {
-			log.counters.Frames++
-			log.counters.Ignored++
+		defer b.mu.Unlock()
+		if b.forgotten(c) {
+			return false
 		}
-		b.mu.Unlock()
+		log := c.former[cmd.producerID]
+		if log == nil {
+			b.problem(fmt.Errorf("client %s: SEND for the producer %d, which it has not", c.conn.RemoteAddr(), cmd.producerID))
+			return false
+		}
+		// The broker closed the producer while this was on its way. Silence makes the client send it again.
+		log.counters.Frames++
+		log.counters.Ignored++
 		return true
 	}
 	p.log.counters.Frames++
@@ -53,7 +59,10 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.log.counters.Receipts++
-	highest := max(cmd.sequenceID, cmd.highestSequenceID)
+	highest := int64(-1) // as the broker says it when the client has named none
+	if cmd.highestSequenceID != 0 {
+		highest = int64(cmd.highestSequenceID)
+	}
 	c.answer(p.log, receiptFrame(cmd.producerID, cmd.sequenceID, highest, ledger, entry))
 	return true
 }
@@ -69,7 +78,7 @@ func (c *connection) refuse(p *producer, cmd *command, code ServerError, text st
 	}
 	c.answer(p.log, sendErrorFrame(cmd.producerID, max(cmd.sequenceID, cmd.highestSequenceID), code, text))
 	if code.closesProducer() {
-		b.removeProducer(p)
+		b.expelProducer(p)
 	}
 	b.notify()
 }

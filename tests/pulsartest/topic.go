@@ -335,12 +335,19 @@ func (b *Broker) eachLog(name topicName, visit func(*partitionLog)) {
 // disconnectProducers closes all producers of a log and tells their clients.
 func (b *Broker) disconnectProducers(log *partitionLog) {
 	for _, p := range log.producers {
-		b.removeProducer(p)
+		b.expelProducer(p)
 		p.conn.out.sendOrdered(closeProducerFrame(p.id))
 	}
 }
 
-// removeProducer forgets a producer; SENDs of it that come later are ignored.
+// expelProducer closes a producer from the broker's side: SENDs of it that are on their way are ignored. Those of a producer
+// that the client closed itself, or never had, cost it the connection.
+func (b *Broker) expelProducer(p *producer) {
+	p.conn.former[p.id] = p.log
+	b.removeProducer(p)
+}
+
+// removeProducer forgets a producer.
 func (b *Broker) removeProducer(p *producer) {
 	if p.closed {
 		return
@@ -351,7 +358,6 @@ func (b *Broker) removeProducer(p *producer) {
 	}
 	if p.conn.producers[p.id] == p {
 		delete(p.conn.producers, p.id)
-		p.conn.former[p.id] = p.log
 	}
 	b.notify()
 }
