@@ -25,14 +25,12 @@ var (
 	errPanicked = errors.New("the producer was closed while sending")
 )
 
-// failureClass says what a failed record means for the others of its batch.
+// failureClass says what a failed record means for the others of its batch. The zero value is no class: not known yet.
 type failureClass int
 
 const (
-	// unsettled is not known yet.
-	unsettled failureClass = iota
 	// confirmed is no failure.
-	confirmed
+	confirmed failureClass = iota + 1
 	// permanent failures concern the record alone: it can never be published as it is. The rest of the batch goes on.
 	permanent
 	// transient failures may be over the next time. Nothing that comes after the record may be sent before it is tried

@@ -159,9 +159,7 @@ func (g *generation) supervise() {
 }
 
 func (g *generation) close() {
-	// Loops that are sending see dead at their next record.
-	g.sending.Lock()
-	g.sending.Unlock() //nolint:staticcheck // An empty critical section: it waits for the loops, nothing more.
+	g.awaitSenders()
 	g.flusher.Wait()
 
 	g.mu.Lock()
@@ -179,6 +177,13 @@ func (g *generation) close() {
 	g.failAll(cause)
 	g.watch.over(g)
 	close(g.closed)
+}
+
+// awaitSenders returns when no loop is sending any more: those that are running see dead at their next record, and those
+// that come see it at their first.
+func (g *generation) awaitSenders() {
+	g.sending.Lock()
+	defer g.sending.Unlock()
 }
 
 // closeProducer returns when the client can send nothing of this producer any more. The client waits for the broker's

@@ -136,10 +136,10 @@ func (h *health) recovered() {
 }
 
 // failure returns why the client cannot connect and since when, nil if it can or has not tried.
-func (h *health) failure() (cause error, since time.Time) {
+func (h *health) failure() (since time.Time, cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.mu.cause, h.mu.since
+	return h.mu.since, h.mu.cause
 }
 
 // hush keeps failures out of the log until the returned function is called.

@@ -37,8 +37,9 @@ const (
 	// keepAlive is half the time after which a connection without an answer counts as lost.
 	keepAlive = 15 * time.Second
 
-	// closeBound is the longest that closing the session takes.
-	closeBound = 4 * time.Second
+	// closeBound is the longest that closing the producers takes, lingerBound what the client's connections get on top.
+	closeBound  = 3 * time.Second
+	lingerBound = 500 * time.Millisecond
 )
 
 // client is what a session uses of pulsar.Client.
@@ -65,8 +66,9 @@ type session struct {
 	limits     producerLimits
 	closeLimit time.Duration
 
-	stop  chan struct{} // closed when the session ends
-	tasks sync.WaitGroup
+	stop     chan struct{} // closed when the session ends
+	finished chan struct{} // closed when nothing of it is left, which may be later than close returns
+	tasks    sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
@@ -113,6 +115,7 @@ func newSession(conf *config, c client, h *health, log *service.Logger, m *metri
 		limits:     producerLimits{batching: conf.batching.enabled, maxSize: conf.batching.maxSize},
 		closeLimit: conf.operationTimeout + 5*time.Second,
 		stop:       make(chan struct{}),
+		finished:   make(chan struct{}),
 	}
 	name, _ := conf.topic.static()
 	s.topics = newTopics(s, name)
@@ -168,7 +171,7 @@ func (s *session) await(ctx context.Context, c *call) error {
 		select {
 		case <-c.done:
 			// The client's own error after a long time is "connection error" and the like.
-			if cause, _ := s.health.failure(); c.err != nil && cause != nil {
+			if _, cause := s.health.failure(); c.err != nil && cause != nil {
 				return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
 			}
 			return c.err
@@ -180,7 +183,7 @@ func (s *session) await(ctx context.Context, c *call) error {
 			if now.Sub(began) < grace {
 				continue
 			}
-			if cause, _ := s.health.failure(); cause != nil {
+			if _, cause := s.health.failure(); cause != nil {
 				return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
 			}
 			if now.Sub(began) >= patience {
@@ -229,7 +232,7 @@ func (s *session) reach(ctx context.Context) error {
 	}
 	select {
 	case <-c.done:
-		if cause, _ := s.health.failure(); cause == nil && !errors.Is(err, context.DeadlineExceeded) {
+		if _, cause := s.health.failure(); cause == nil && !errors.Is(err, context.DeadlineExceeded) {
 			return nil
 		}
 	default:
@@ -240,7 +243,7 @@ func (s *session) reach(ctx context.Context) error {
 // down returns why the broker is out of reach, nil if it is not or if that is not certain yet: one broker of several may
 // be away while the others take messages.
 func (s *session) down(now time.Time) error {
-	cause, since := s.health.failure()
+	since, cause := s.health.failure()
 	if cause == nil || now.Sub(since) < downAfter {
 		return nil
 	}
@@ -312,7 +315,7 @@ func (t *topic) open() []*generation {
 // blocked and unblocked tell of a partition whose messages wait for long.
 func (s *session) blocked(partition string, waiting time.Duration) {
 	s.metrics.blocked.Set(1, partition)
-	cause, _ := s.health.failure()
+	_, cause := s.health.failure()
 	if cause == nil {
 		cause = errors.New("the broker is connected, but does not confirm")
 	}
@@ -361,16 +364,19 @@ func (s *session) close(ctx context.Context) {
 	}
 	close(s.stop)
 
-	// The client closes what producers are left and its connections, which ends the calls that are still waiting.
-	done := make(chan struct{})
+	// The client's calls cannot be cancelled, and one that ended after the client was closed could leave a connection
+	// behind that nobody closes. While the broker cannot be reached they try for up to the operation timeout, which
+	// nobody has to wait for: they do nothing any more.
 	go func() {
-		defer close(done)
-		s.client.Close()
+		defer close(s.finished)
 		s.tasks.Wait()
+		s.client.Close()
 	}()
+	linger := time.NewTimer(lingerBound)
+	defer linger.Stop()
 	select {
-	case <-done:
+	case <-s.finished:
+	case <-linger.C:
 	case <-ctx.Done():
-		s.log.Debugf("The Pulsar client is still closing its connections to %s", s.conf.url)
 	}
 }

@@ -91,7 +91,7 @@ func (o *output) unsent(s *session, err error) error {
 		errors.Is(err, attempt.ErrStale) || errors.Is(err, attempt.ErrFenced) {
 		return err
 	}
-	if cause, _ := s.health.failure(); cause != nil {
+	if _, cause := s.health.failure(); cause != nil {
 		return o.notConnected(err)
 	}
 	if name, constant := o.conf.topic.static(); constant {

@@ -40,6 +40,9 @@ func makeOutput(t testing.TB, url, yaml string) *output {
 		if err := o.Close(context.Background()); err != nil {
 			t.Errorf("closing: %v", err)
 		}
+		if s := o.session.Load(); s != nil {
+			<-s.finished
+		}
 	})
 	return o
 }
