@@ -82,7 +82,7 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 			service.NewInterpolatedStringField(fieldTopic).
 				Description(fmt.Sprintf("The topic to write to. Partitioned topics are found out by themselves, and so are partitions that are added later. A topic without interpolation costs nothing per message and is verified when the output starts. With interpolation up to %d topics are held open, and closed after %s without a message.", maxTopics, idleLimit)).
 				Example("persistent://public/default/orders").
-				Example(`orders-${! @kinesis.partition.key }`).
+				Example(`orders-${! json("region") }`).
 				LintRule(lintUnless(fmt.Sprintf(`this.contains("${!") || this.re_match(%q)`, topicName), fieldTopic+": "+topicRule)),
 			service.NewInterpolatedStringField(fieldKey).
 				Description("The key of each message. It chooses the partition, and messages of one key stay in order. An empty key means none: such messages go to the partitions in turn, one batch to each. By default it is the metadata entry `pulsar_key`, which the `kinesis_pulsar` input sets; messages of other inputs have none. A lone reference to a metadata entry that a message does not have gives no key, where other interpolations would give the text `null`.").

@@ -96,6 +96,21 @@ func TestTokens(t *testing.T) {
 	})
 }
 
+// The authorization server is away: the cause is in the client's log only.
+func TestOAuth2ServerAway(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key.json")
+	if err := os.WriteFile(key, []byte(`{"type":"client_credentials","client_id":"me","client_secret":"hush-hush"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := startBroker(t)
+	o := makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t\nauth:\n  oauth2:\n    enabled: true\n    issuer_url: http://127.0.0.1:1\n    private_key_file: "+key)
+	connectFails(t, o, "127.0.0.1:1")
+	if err := o.Connect(t.Context()); err == nil || strings.Contains(err.Error(), "hush-hush") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca, serverTLS := certificates(t)

@@ -257,14 +257,47 @@ func TestStuckPartitionStopsOnlyItself(t *testing.T) {
 	}
 }
 
+// Partitions that are added come into use at the next look at the topic, of which every Connect is one.
+func TestAddedPartitionsComeIntoUse(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	if err := b.CreatePartitionedTopic("t", 1); err != nil {
+		t.Fatal(err)
+	}
+	o := connected(t, b.URL(), "topic: t")
+	s := newShard()
+	for range 2 {
+		keys := make([]string, 50)
+		for i := range keys {
+			keys[i] = fmt.Sprint("key-", i)
+		}
+		batch, _ := s.batch(keys...)
+		if err := o.WriteBatch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		if b.Partitions("t") == 1 {
+			if err := b.GrowPartitions("t", 3); err != nil {
+				t.Fatal(err)
+			}
+			if err := o.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for p := range 3 {
+		if len(b.Messages(fmt.Sprintf("t-partition-%d", p))) == 0 {
+			t.Errorf("partition %d is empty", p)
+		}
+	}
+}
+
 // The whole output inside a Benthos stream: registration, config, batches, shutdown.
 func TestInAStream(t *testing.T) {
 	b := startBroker(t)
-	env := service.NewEnvironment()
-	if err := Register(env); err == nil {
-		t.Log("registered a second time in a clone of the global environment")
+	if err := Register(service.NewEmptyEnvironment()); err != nil {
+		t.Errorf("registering in another environment: %v", err)
 	}
-	builder := env.NewStreamBuilder()
+	builder := service.NewStreamBuilder()
 	if err := builder.SetYAML(fmt.Sprintf(`
 http:
   enabled: false

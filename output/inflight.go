@@ -41,15 +41,31 @@ func (e *entry) orderKey() string {
 	return e.message.Key
 }
 
+// cargo is the storage of a flight's entries, which is used again when nothing of it can be with the client any more.
+type cargo struct{ entries []entry }
+
+// grow makes room for n entries of a cargo that is not in use. Entries are never moved: callbacks hold their addresses.
+func (c *cargo) grow(n int) {
+	if n <= len(c.entries) {
+		return
+	}
+	c.entries = make([]entry, n)
+	for i := range c.entries {
+		e := &c.entries[i]
+		e.receive = func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) { e.received(id, err) }
+	}
+}
+
 // flight is a set of entries that are sent and waited for together.
 //
 // Invariants:
 //   - It is done when every entry is settled: confirmed, failed by the client, failed by us without having been sent, or
 //     failed with its generation. The room in the limiters goes back then and not before.
-//   - Once given up it is never used again: the client may still hold pointers into it.
+//   - Its cargo is used again only if it was never sent, or is done and nothing in it failed: after a failure the client
+//     may still hold pointers into it. The flight itself is not used again, so that whoever still knows it finds it empty.
 type flight struct {
-	entries []entry // only the first n are in use
-	n       int
+	cargo   *cargo
+	entries []entry // of the cargo; emptied, under mu, when the cargo is given away
 
 	// broken is set at the first transient failure, so that the sending loop stops at once.
 	broken atomic.Bool
@@ -71,50 +87,29 @@ type place struct {
 	generation *generation
 }
 
-// newFlight makes a flight with room for n entries.
-func newFlight(n int) *flight {
-	f := &flight{done: make(chan struct{}, 1)}
-	f.grow(n)
+// newFlight begins a flight of n entries in a cargo.
+func newFlight(c *cargo, n int) *flight {
+	c.grow(n)
+	f := &flight{cargo: c, entries: c.entries[:n], done: make(chan struct{}, 1)}
+	f.mu.waiting = n
+	for i := range f.entries {
+		f.entries[i].flight = f
+	}
 	return f
 }
 
-// grow gives an unused flight room for n entries.
-func (f *flight) grow(n int) {
-	if n <= cap(f.entries) {
-		return
-	}
-	// Entries are never moved: callbacks hold their addresses.
-	f.entries = make([]entry, n)
-	for i := range f.entries {
-		e := &f.entries[i]
-		e.flight = f
-		e.receive = func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) { e.received(id, err) }
-	}
-}
-
-// begin takes n entries into use.
-func (f *flight) begin(n int) []entry {
-	f.grow(n)
-	f.n = n
-	f.mu.waiting = n
-	return f.entries[:n]
-}
-
-// reset readies a flight for the next batch: one that was never sent, or one that is done and in which nothing failed. It drops all references to user
-// data, so that a pooled flight does not keep payloads alive.
-func (f *flight) reset() {
-	for i := range f.entries[:f.n] {
-		e := &f.entries[i]
+// unload ends the flight and returns its cargo, empty: a pooled cargo must not keep payloads alive.
+func (f *flight) unload() *cargo {
+	f.mu.Lock()
+	entries := f.entries
+	f.entries = nil
+	f.mu.Unlock()
+	for i := range entries {
+		e := &entries[i]
 		clear(e.properties)
-		*e = entry{flight: f, properties: e.properties, receive: e.receive}
+		*e = entry{properties: e.properties, receive: e.receive}
 	}
-	f.n = 0
-	f.broken.Store(false)
-	f.mu.failures = 0
-	select {
-	case <-f.done: // every entry was refused before the batch could be sent at all
-	default:
-	}
+	return f.cargo
 }
 
 // received is the client's callback. It runs in the goroutine that reads the connection, or inside SendAsync: it must
@@ -183,7 +178,7 @@ func (f *flight) leave() {
 func (f *flight) waitsFor(g *generation) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range f.entries[:f.n] {
+	for i := range f.entries {
 		if e := &f.entries[i]; e.generation == g && !e.settled {
 			return true
 		}
@@ -197,7 +192,7 @@ func (f *flight) failGeneration(g *generation, cause error) {
 	f.broken.Store(true)
 	f.mu.Lock()
 	done := false
-	for i := range f.entries[:f.n] {
+	for i := range f.entries {
 		e := &f.entries[i]
 		if e.generation == g {
 			done = f.settleLocked(e, transient, cause) || done
@@ -215,7 +210,7 @@ func (f *flight) giveUp(cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.givenUp = true
-	for i := range f.entries[:f.n] {
+	for i := range f.entries {
 		if e := &f.entries[i]; !e.settled {
 			e.class, e.err = transient, fmt.Errorf("no receipt from the broker: %w", cause)
 			f.mu.failures++

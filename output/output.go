@@ -47,7 +47,7 @@ type output struct {
 	conf    *config
 	log     *service.Logger
 	metrics *metrics
-	flights sync.Pool // of *flight
+	cargos  sync.Pool // of *cargo
 
 	session atomic.Pointer[session]
 	mu      struct {

@@ -40,11 +40,12 @@ type layout struct{ partitions []*partition }
 
 // call is an operation in the background that any number of goroutines may wait for.
 type call struct {
+	what string // it does, for the error of those who give up waiting
 	done chan struct{}
 	err  error // read after done
 }
 
-func newCall() *call { return &call{done: make(chan struct{})} }
+func newCall(what string) *call { return &call{what: what, done: make(chan struct{})} }
 
 func newTopic(s *session, name string) *topic { return &topic{name: name, session: s} }
 
@@ -55,7 +56,7 @@ func (t *topic) discover() *call {
 	if t.mu.discovery != nil {
 		return t.mu.discovery
 	}
-	c := newCall()
+	c := newCall("asking for the partitions of topic " + t.name)
 	if t.mu.gone || !t.session.spawn(func() {
 		names, err := t.session.client.TopicPartitions(t.name)
 		t.mu.Lock()
@@ -65,7 +66,7 @@ func (t *topic) discover() *call {
 		t.mu.discovery = nil
 		t.mu.Unlock()
 		if err != nil {
-			c.err = fmt.Errorf("asking for the partitions of topic %s: %w", t.name, err)
+			c.err = fmt.Errorf("%s: %w", c.what, err)
 		}
 		close(c.done)
 	}) {
@@ -199,11 +200,11 @@ func (p *partition) step() (*generation, *call, error) {
 	case p.mu.creation != nil:
 		return nil, p.mu.creation, nil
 	case g != nil && !g.isClosed():
-		return nil, &call{done: g.closed}, nil
+		return nil, &call{what: "closing the last producer on " + p.name, done: g.closed}, nil
 	case p.mu.refusal != nil && time.Now().Before(p.mu.retryAt):
 		return nil, nil, p.mu.refusal
 	}
-	c := newCall()
+	c := newCall("creating a producer on " + p.name)
 	if !p.topic.session.spawn(func() { p.create(c) }) {
 		return nil, nil, fmt.Errorf("sending to %s: %w", p.name, errClosed)
 	}
@@ -223,7 +224,7 @@ func (p *partition) create(c *call) {
 	p.mu.creation = nil
 	if err != nil {
 		// made is not to be looked at: it is a nil pointer in a non-nil interface.
-		c.err = fmt.Errorf("creating a producer on %s: %w", p.name, err)
+		c.err = fmt.Errorf("%s: %w", c.what, err)
 		p.mu.pause = min(max(2*p.mu.pause, firstRetry), lastRetry)
 		p.mu.refusal, p.mu.retryAt = c.err, time.Now().Add(p.mu.pause)
 	} else {

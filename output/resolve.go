@@ -40,7 +40,7 @@ type topicPlaces struct {
 func (w *writing) resolve() {
 	conf := w.output.conf
 	keys, orderingKeys := conf.key.over(w.batch), conf.orderingKey.over(w.batch)
-	entries := w.flight.begin(len(w.batch))
+	entries := w.flight.entries
 	for i, m := range w.batch {
 		e := &entries[i]
 		w.identify(e, m, i)
@@ -143,7 +143,7 @@ func (w *writing) fillProperties(e *entry, m *service.Message) {
 func (w *writing) route(layoutOf func(*topic) (*layout, error)) error {
 	conf := w.output.conf
 	names := conf.topic.over(w.batch)
-	for i := range w.flight.entries[:w.flight.n] {
+	for i := range w.flight.entries {
 		e := &w.flight.entries[i]
 		if e.settled {
 			continue

@@ -176,7 +176,7 @@ func (s *session) await(ctx context.Context, c *call) error {
 			}
 			return c.err
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for Pulsar at %s: %w", s.conf.url, context.Cause(ctx))
+			return fmt.Errorf("%s: waiting for Pulsar at %s: %w", c.what, s.conf.url, context.Cause(ctx))
 		case <-s.stop:
 			return errClosed
 		case now := <-ticker.C:
@@ -187,7 +187,7 @@ func (s *session) await(ctx context.Context, c *call) error {
 				return fmt.Errorf("no connection to %s: %w", s.conf.url, cause)
 			}
 			if now.Sub(began) >= patience {
-				return fmt.Errorf("no answer from Pulsar at %s within %s", s.conf.url, patience)
+				return fmt.Errorf("%s: no answer from Pulsar at %s within %s", c.what, s.conf.url, patience)
 			}
 		}
 	}
@@ -218,7 +218,7 @@ const probeTopic = "persistent://public/default/connection-test-partition-0"
 
 // reach proves that the broker answers, whatever it answers: whether the topics to come may be used is not known here.
 func (s *session) reach(ctx context.Context) error {
-	c := newCall()
+	c := newCall("reaching the broker")
 	if !s.spawn(func() {
 		_, c.err = s.client.TopicPartitions(probeTopic)
 		close(c.done)

@@ -33,10 +33,10 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 	}
 	for begin := 0; begin < len(batch); {
 		end := min(begin+maxInFlight, len(batch))
-		w := &writing{output: o, session: s, batch: batch[begin:end], flight: o.takeFlight(end - begin)}
+		w := &writing{output: o, session: s, batch: batch[begin:end], flight: newFlight(o.takeCargo(), end-begin)}
 		sent, err := w.write(ctx)
 		if !sent {
-			o.flights.Put(w.flight)
+			o.cargos.Put(w.flight.unload())
 			o.holdBack(batch[begin:])
 			if begin == 0 {
 				return o.unsent(s, err)
@@ -49,16 +49,15 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		}
 		stop := false
 		if w.flight.failed() {
-			for i := range w.flight.entries[:w.flight.n] {
+			for i := range w.flight.entries {
 				if e := &w.flight.entries[i]; e.class != confirmed {
 					fail(begin+i, e.err)
 					stop = stop || e.class == transient
 				}
 			}
-			// The flight is not used again: the client may hold pointers into it after a failure.
+			// Its cargo is not used again: the client may hold pointers into it after a failure.
 		} else {
-			w.flight.reset()
-			o.flights.Put(w.flight)
+			o.cargos.Put(w.flight.unload())
 		}
 		if stop {
 			o.holdBack(batch[end:])
@@ -75,12 +74,11 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 	return nil
 }
 
-func (o *output) takeFlight(n int) *flight {
-	if f, ok := o.flights.Get().(*flight); ok {
-		f.grow(n)
-		return f
+func (o *output) takeCargo() *cargo {
+	if c, ok := o.cargos.Get().(*cargo); ok {
+		return c
 	}
-	return newFlight(n)
+	return &cargo{}
 }
 
 // unsent is the error for a batch of which nothing was sent. If the output as a whole cannot work it is ErrNotConnected:
@@ -91,18 +89,20 @@ func (o *output) unsent(s *session, err error) error {
 		errors.Is(err, attempt.ErrStale) || errors.Is(err, attempt.ErrFenced) {
 		return err
 	}
-	if _, cause := s.health.failure(); cause != nil {
-		return o.notConnected(err)
-	}
-	if name, constant := o.conf.topic.static(); constant {
-		t, useErr := s.topics.use(name, time.Now())
-		if useErr != nil {
-			return err
-		}
-		defer s.topics.done(t, time.Now())
-		if !t.live() {
+	name, constant := o.conf.topic.static()
+	if !constant {
+		if s.down(time.Now()) != nil {
 			return o.notConnected(err)
 		}
+		return err
+	}
+	t, useErr := s.topics.use(name, time.Now())
+	if useErr != nil {
+		return err
+	}
+	defer s.topics.done(t, time.Now())
+	if !t.live() {
+		return o.notConnected(err)
 	}
 	return err
 }
@@ -141,19 +141,16 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	defer w.release()
 	w.resolve()
 	if err := w.route(func(t *topic) (*layout, error) { return t.known(ctx) }); err != nil {
-		w.flight.reset()
 		return false, err
 	}
 	places := w.inUse()
 	if err := w.admit(ctx, places); err != nil {
-		w.flight.reset()
 		return false, err
 	}
 	// From here to the end of the loop nothing waits: the attempts are locked, so their acks do.
 	end, err := attempt.Begin(w.output, w.attempts...)
 	if err != nil {
 		w.flight.leave()
-		w.flight.reset()
 		return false, err
 	}
 	w.send(places)
@@ -197,7 +194,7 @@ func (w *writing) admit(ctx context.Context, places []*place) error {
 // send gives the messages to the client, in order, and stops at the first failure that is not the record's own fault.
 func (w *writing) send(places []*place) {
 	f, now := w.flight, time.Now()
-	entries := f.entries[:f.n]
+	entries := f.entries
 	for i := range entries {
 		if e := &entries[i]; e.place != nil {
 			e.generation = e.place.generation
@@ -242,7 +239,7 @@ func (w *writing) send(places []*place) {
 func (w *writing) mark() {
 	var confirmedIDs []*attempt.RecordID
 	var sum [transient + 1]int64
-	entries := w.flight.entries[:w.flight.n]
+	entries := w.flight.entries
 	for i := range entries {
 		e := &entries[i]
 		sum[e.class]++
