@@ -134,13 +134,25 @@ func laterStart(ctx context.Context, api streamAPI, table *lease.Table, leases [
 			}
 		}
 	}
-	hole := start
 	if start.Position == checkpoint.Latest {
-		hole.At = earliestAnchor(leases)
+		start.At = earliestAnchor(leases)
 	}
-	missing := shard.MissingLeases(shards, byKey, hole, s.identity.Brand())
-	if len(missing) > 0 {
-		log.Warnf("Lease table has no lease for %d open shards, %s the first; they are read from %s", len(missing), missing[0].Key, missing[0].Checkpoint)
+	holes, err := findHoles(ctx, api, s, shards, byKey, start)
+	if err != nil || len(holes) == 0 {
+		return err
 	}
-	return createLeases(ctx, table, missing)
+	log.Warnf("The lease table lacks leases of %d shards, %s the first; they are read from %s on", len(holes), holes[0].Key, holes[0].Checkpoint)
+	return createLeases(ctx, table, holes)
+}
+
+// findHoles looks for shards that should have a lease and could never get one any more.
+func findHoles(ctx context.Context, api streamAPI, s stream, all []shard.Shard, leases map[string]lease.Lease, start shard.Start) ([]lease.Lease, error) {
+	if start.Position != checkpoint.TrimHorizon && start.At.IsZero() {
+		start.Position = checkpoint.TrimHorizon
+	}
+	candidates, err := listShards(ctx, api, s.identity.ARN, firstStartFilter(start))
+	if err != nil {
+		return nil, err
+	}
+	return shard.Holes(candidates, all, leases, start, s.identity.Brand()), nil
 }

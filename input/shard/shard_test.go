@@ -2,6 +2,7 @@ package shard
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -140,21 +141,25 @@ func TestI3AChildWaitsForBothParentsOfAMerge(t *testing.T) {
 	}
 }
 
-func TestMissingLeases(t *testing.T) {
+func TestHoles(t *testing.T) {
 	start := Start{Position: checkpoint.Latest, At: anchor}
 	for _, tc := range []struct {
-		name   string
-		shards []Shard
-		leases []lease.Lease
-		want   []string
+		name       string
+		candidates []Shard // beside them, all holds the rest
+		rest       []Shard
+		leases     []lease.Lease
+		want       []string
 	}{
-		{"a first start that crashed after one of three", []Shard{open("a", "1"), open("b", "2"), open("c", "3")}, []lease.Lease{at("a", checkpoint.Latest)}, []string{"b", "c"}},
-		{"a child of a leased parent is made when that ends", []Shard{closed("a", "1"), open("b", "2", "a")}, []lease.Lease{at("a", "1")}, nil},
-		{"a grandchild too", []Shard{closed("a", "1"), closed("b", "2", "a"), open("c", "3", "b")}, []lease.Lease{at("a", "1")}, nil},
-		{"also when the parent is listed no more", []Shard{open("b", "2", "a")}, []lease.Lease{at("a", checkpoint.ShardEnd)}, nil},
-		{"closed shards are not started late", []Shard{closed("a", "1"), open("b", "2")}, []lease.Lease{at("b", "5")}, nil},
+		{"a first start that crashed after one of three", []Shard{open("a", "1"), open("b", "2"), open("c", "3")}, nil, []lease.Lease{at("a", checkpoint.Latest)}, []string{"b", "c"}},
+		{"a first start that crashed: the closed shard comes first, its child when it ends", []Shard{open("a", "1"), closed("b", "2")}, []Shard{open("c", "3", "b")}, []lease.Lease{at("a", checkpoint.TrimHorizon)}, []string{"b"}},
+		{"a child of a leased parent is made when that ends", []Shard{open("b", "2", "a")}, []Shard{closed("a", "1")}, []lease.Lease{at("a", "1")}, nil},
+		{"a grandchild too", []Shard{open("c", "3", "b")}, []Shard{closed("a", "1"), closed("b", "2", "a")}, []lease.Lease{at("a", "1")}, nil},
+		{"also when the parent is listed no more", []Shard{open("b", "2", "a")}, nil, []lease.Lease{at("a", checkpoint.ShardEnd)}, nil},
+		{"a parent that was read and cleaned up is not read again", []Shard{closed("a", "1")}, []Shard{open("b", "2", "a")}, []lease.Lease{at("b", "5")}, nil},
+		{"nor a grandparent whose whole line was cleaned up", []Shard{closed("a", "1")}, []Shard{closed("b", "2", "a"), open("c", "3", "b")}, []lease.Lease{at("c", "5")}, nil},
+		{"a parent whose child waits at the beginning was never read", []Shard{closed("a", "1")}, []Shard{open("b", "2", "a")}, []lease.Lease{at("b", checkpoint.TrimHorizon)}, []string{"a"}},
 	} {
-		got := MissingLeases(tc.shards, table(tc.leases...), start, "brand")
+		got := Holes(tc.candidates, append(tc.rest, tc.candidates...), table(tc.leases...), start, "brand")
 		if !slices.Equal(keys(got), tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, keys(got), tc.want)
 		}
@@ -168,7 +173,8 @@ func TestMissingLeases(t *testing.T) {
 
 func TestAHoleIsNeverFilledWithNow(t *testing.T) {
 	// A table of KCL's at LATEST, with a hole: what LATEST was when it was written, nobody knows any more.
-	got := MissingLeases([]Shard{open("a", "1"), open("b", "2")}, table(at("a", "5")), Start{Position: checkpoint.Latest}, "brand")
+	shards := []Shard{open("a", "1"), open("b", "2")}
+	got := Holes(shards, shards, table(at("a", "5")), Start{Position: checkpoint.Latest}, "brand")
 	if len(got) != 1 || got[0].Checkpoint.Sequence != checkpoint.TrimHorizon || !got[0].Start.IsZero() {
 		t.Fatalf("got %+v", got)
 	}
@@ -180,13 +186,13 @@ func TestManyMergesAreLookedThroughOnce(t *testing.T) {
 	last := "s0"
 	shards = append(shards, closed(last, "1"))
 	for i := range 60 {
-		a, b, c := "a"+string(rune('0'+i)), "b"+string(rune('0'+i)), "c"+string(rune('0'+i))
-		seq := func(n int) string { return string(rune('1'+i/10)) + string(rune('0'+i%10)) + string(rune('0'+n)) }
+		a, b, c := fmt.Sprint("a", i), fmt.Sprint("b", i), fmt.Sprint("c", i)
+		seq := func(n int) string { return fmt.Sprint(100 + 10*i + n) }
 		shards = append(shards, closed(a, seq(0), last), closed(b, seq(1), last), closed(c, seq(2), a, b))
 		last = c
 	}
 	shards[len(shards)-1].Closed = false
-	if got := MissingLeases(shards, table(at("s0", checkpoint.ShardEnd)), Start{Position: checkpoint.TrimHorizon}, ""); len(got) != 0 {
+	if got := Holes(shards, shards, table(at("s0", checkpoint.ShardEnd)), Start{Position: checkpoint.TrimHorizon}, ""); len(got) != 0 {
 		t.Fatalf("got %v", keys(got))
 	}
 }

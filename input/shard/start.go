@@ -47,39 +47,6 @@ func firstLease(s Shard, start Start, stream string) lease.Lease {
 	return l
 }
 
-// MissingLeases returns the leases that a table with some leases still lacks: those of open shards of which no ancestor
-// has one. Such a hole is what a crash in the middle of a first start leaves. (An open shard with a leased ancestor is
-// created when that ancestor ends.) They start where the first start would have put them; when nobody can tell any more
-// where LATEST was, at the beginning: too much is better than too little. Never "now".
-func MissingLeases(shards []Shard, leases map[string]lease.Lease, start Start, stream string) []lease.Lease {
-	if start.Position != checkpoint.TrimHorizon && start.At.IsZero() {
-		start = Start{Position: checkpoint.TrimHorizon}
-	}
-	descends := descendants(shards, leases)
-	var missing []lease.Lease
-	for _, s := range byStart(shards) {
-		if _, has := leases[s.ID]; !has && !s.Closed && !descends[s.ID] {
-			missing = append(missing, firstLease(s, start, stream))
-		}
-	}
-	return missing
-}
-
-// descendants tells which listed shards have an ancestor with a lease. Parents come before their children in the order
-// of starting sequence numbers, so one pass is enough; following each shard's ancestors would be exponential after many
-// merges.
-func descendants(shards []Shard, leases map[string]lease.Lease) map[string]bool {
-	descends := make(map[string]bool, len(shards))
-	for _, s := range byStart(shards) {
-		for _, p := range s.Parents {
-			if _, has := leases[p]; has || descends[p] {
-				descends[s.ID] = true
-			}
-		}
-	}
-	return descends
-}
-
 // WaitsFor returns the parents whose end a shard has to wait for before it may be read (I3). A parent without a lease
 // is not waited for: it was never ours to read, or was cleaned up after its end.
 func WaitsFor(l lease.Lease, leases map[string]lease.Lease) []string {
