@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,8 @@ const (
 	requireVariable = "KINESIS_PULSAR_REQUIRE_SERVICES"
 )
 
-// ErrUnavailable is returned when a service cannot run on this machine, whatever is tried: Java or Maven is missing or too old, or the jars are neither cached nor downloadable.
+// ErrUnavailable is returned when a service cannot run on this machine, whatever is tried: the operating system is not
+// supported, Java or Maven is missing or too old, or the jars are neither cached nor downloadable.
 var ErrUnavailable = errors.New("service unavailable")
 
 // Required reports whether KINESIS_PULSAR_REQUIRE_SERVICES asks that a missing service fails the tests.
@@ -45,6 +47,9 @@ func Unavailable() string {
 
 // available checks what is needed to fetch and run the given sets of jars.
 func available(sets ...*jarSet) error {
+	if !supported {
+		return fmt.Errorf("%w: not on %s: use Linux or macOS", ErrUnavailable, runtime.GOOS)
+	}
 	if _, err := findJava(); err != nil {
 		return err
 	}

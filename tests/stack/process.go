@@ -28,7 +28,7 @@ type process struct {
 }
 
 // startProcess starts cmd with its output appended to the file logPath. The child leads a process group of its own
-// where the platform can also kill it when its parent dies (see platform files).
+// where the platform can also kill it when its parent dies (see dieWithParent).
 func startProcess(name string, cmd *exec.Cmd, logPath string) (*process, error) {
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

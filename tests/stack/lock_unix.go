@@ -1,3 +1,5 @@
+//go:build linux || darwin
+
 package stack
 
 import (
@@ -9,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+const supported = true
 
 // lockFile waits for the exclusive lock of the file at path, which it makes when missing. The lock ends with the
 // returned file, at the latest with the process. Locks of one process exclude each other as well.
