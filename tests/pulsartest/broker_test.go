@@ -279,3 +279,21 @@ func TestAClosedBrokerStaysClosedAndReadable(t *testing.T) {
 	}
 	wantPayloads(t, b.Messages("t"), numbers(0, 1))
 }
+
+func TestAProducerThatIsClosedWhileItsTopicLoadsIsNotLeftBehind(t *testing.T) {
+	b := newBroker(t)
+	c := pulsartest.DialRaw(t, b.URL())
+	c.CreateProducer("t", 1, "n", 0)
+	seen := []string{c.Answer()}
+	b.CloseProducers("t")
+	seen = append(seen, c.Answer())
+	c.CreateProducer("t", 1, "n", 1)
+	c.CloseProducer(1)
+	seen = append(seen, c.Answer(), c.Answer())
+	compare(t, seen, []string{
+		"PRODUCER_SUCCESS named, last sequence id -1", "CLOSE_PRODUCER 1", "SUCCESS", "ERROR ServiceNotReady",
+	})
+	if n := len(b.Producers("t")); n != 0 {
+		t.Errorf("%d producers are left", n)
+	}
+}

@@ -171,6 +171,14 @@ func (b *Broker) place(cmd *command, _ topicName) []byte {
 	return lookupFrame(cmd.requestID, b.URL())
 }
 
+// reloadTime is how long a producer that the broker closed waits for its next incarnation on the same connection.
+//
+// The real broker takes that long, or longer, to load a topic again after an unload. It matters for more than looks: the Go
+// client (v0.21.0) hands SENDs and PRODUCER to its writer by different channels, so SENDs of the old incarnation may follow
+// the new PRODUCER on the wire, and only the load makes the broker still ignore them. A fake that is ready at once stores
+// them ahead of what the client sends again.
+const reloadTime = 20 * time.Millisecond
+
 func (c *connection) createProducer(cmd *command) {
 	b := c.broker
 	b.mu.Lock()
@@ -178,6 +186,35 @@ func (c *connection) createProducer(cmd *command) {
 	if b.forgotten(c) {
 		return // or a producer would be left that nothing removes
 	}
+	if c.former[cmd.producerID] == nil {
+		c.openProducer(cmd)
+		return
+	}
+	again := *cmd
+	b.tasks.Go(func() {
+		timer := time.NewTimer(reloadTime)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-c.gone:
+			return
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.forgotten(c) {
+			return
+		}
+		if c.former[again.producerID] == nil {
+			c.out.send(errorFrame(again.requestID, ServiceNotReady, "producer was closed before it was ready"))
+			return
+		}
+		c.openProducer(&again)
+	})
+}
+
+// openProducer makes a producer and answers; called with the broker's lock held.
+func (c *connection) openProducer(cmd *command) {
+	b := c.broker
 	p, code, text := c.newProducer(cmd)
 	if p == nil {
 		c.out.send(errorFrame(cmd.requestID, code, text))
@@ -253,6 +290,7 @@ func (c *connection) newProducer(cmd *command) (p *producer, code ServerError, t
 	}
 	log.producers[producerName] = p
 	c.producers[cmd.producerID] = p
+	delete(c.former, cmd.producerID)
 	b.notify()
 	return p, 0, ""
 }
@@ -265,6 +303,7 @@ func (c *connection) closeProducer(cmd *command) {
 	done := successFrame(cmd.requestID)
 	p := c.producers[cmd.producerID]
 	if p == nil {
+		delete(c.former, cmd.producerID)
 		// It was closed before, from here: that is what the client wanted, and there is nothing left to wait for.
 		c.out.send(done)
 		return

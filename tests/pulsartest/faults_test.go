@@ -425,3 +425,16 @@ func firstCopies(messages []pulsartest.Message) []pulsartest.Message {
 	}
 	return out
 }
+
+func TestAnUnloadUnderLoadReordersNothing(t *testing.T) {
+	b := newBroker(t)
+	client := newClient(t, b.URL())
+	for i := range 20 {
+		topic := fmt.Sprint("t", i)
+		p := newProducer(t, client, pulsar.ProducerOptions{Topic: topic, BatchingMaxMessages: 10})
+		sendAll(t, p, 0, 100).wait(t)
+		b.CloseProducers(topic)
+		sendAll(t, p, 100, 1000).wait(t)
+		wantPayloads(t, b.Messages(topic), numbers(0, 1000))
+	}
+}
