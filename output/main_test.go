@@ -3,15 +3,14 @@ package output
 import (
 	"testing"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(stack.StopAfter(m),
 		// When the broker ends a producer for good (topic terminated or deleted), pulsar-client-go leaves this goroutine
 		// behind: Close returns early for such a producer, and only Close cancels the context that it waits for.
 		goleak.IgnoreAnyFunction("github.com/apache/pulsar-client-go/pulsar.(*partitionProducer).runEventsLoop.func1"),
-		// A package-level rotation of the client's dependencies.
-		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
 }

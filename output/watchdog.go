@@ -15,6 +15,10 @@ const (
 	// is restarted, or a topic that moves to another one, takes up to about that long.
 	blockedAfter = 30 * time.Second
 
+	// probeAfter is how long a message may wait before its producer is asked whether it still is one. The question costs
+	// nothing, and a client that has lost messages with a producer would otherwise stop their shard until blockedAfter.
+	probeAfter = 3 * time.Second
+
 	// probeLimit bounds the watch-dog's flush. It need not succeed: a live producer answers ErrProducerClosed at once
 	// when it is not one any more.
 	probeLimit = time.Second
@@ -31,11 +35,12 @@ func (w *watchdog) look(g *generation, now time.Time) {
 	waiting := g.waiting(now)
 	if waiting < blockedAfter {
 		w.over(g)
-		return
-	}
-	if !w.blocked {
+	} else if !w.blocked {
 		w.blocked = true
 		g.partition.topic.session.blocked(g.name, waiting)
+	}
+	if waiting < probeAfter {
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
 	defer cancel()
@@ -52,13 +57,13 @@ func (w *watchdog) over(g *generation) {
 	}
 }
 
-// waiting tells for how long the oldest unconfirmed message has been waiting, 0 if that is less than blockedAfter: flights
+// waiting tells for how long the oldest unconfirmed message has been waiting, 0 if that is less than probeAfter: flights
 // are looked into only when they are old, since theirs may be other partitions' messages.
 func (g *generation) waiting(now time.Time) time.Duration {
 	g.mu.Lock()
 	old := map[*flight]time.Duration{}
 	for f, since := range g.mu.flights {
-		if age := now.Sub(since); age >= blockedAfter {
+		if age := now.Sub(since); age >= probeAfter {
 			old[f] = age
 		}
 	}
