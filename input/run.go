@@ -11,6 +11,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 )
 
@@ -54,6 +55,9 @@ type run struct {
 	convert   *converter
 	log       *service.Logger
 	maxBatch  int // records
+	// finish is called when the shard has ended and all of it is confirmed. It returns nil when the end is written, and
+	// shard.ErrOpen when the shard has not ended after all.
+	finish func(context.Context, []retrieval.Child) error
 
 	mu struct {
 		sync.Mutex
@@ -88,28 +92,56 @@ type flight struct {
 	charge  int64
 }
 
-func newRun(l held, from retrieval.From, newReader readerFrom, shared *input) *run {
+func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, []retrieval.Child) error) *run {
 	r := &run{
 		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
 		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
 		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
+		finish:   finish,
 	}
 	r.mu.tracker = checkpoint.NewTracker(l.Lease().Checkpoint)
 	r.mu.changed = make(chan struct{})
 	return r
 }
 
-// read is the run's reader goroutine. It returns when ctx ends, or the shard does.
+// read is the run's reader goroutine. It returns when ctx ends, or when the shard's end is written.
 func (r *run) read(ctx context.Context) {
 	reader := r.newReader(r.from)
+	defer func() { reader.Close() }()
+	anew := func() {
+		reader.Close()
+		reader = r.newReader(r.resumeFrom())
+	}
+	var ended *retrieval.Read // the last read of the shard, once it has come
 	toldOutOfRange := false
-	for {
-		dropped, err := r.waitForRoom(ctx)
+	for failures := 0; ; {
+		enough := r.hasRoomLocked
+		if ended != nil {
+			enough = r.isDrainedLocked
+		}
+		dropped, err := r.wait(ctx, enough)
 		if err != nil {
 			return
 		}
 		if dropped {
-			reader = r.newReader(r.resumeFrom())
+			anew()
+			ended = nil
+		}
+		if ended != nil {
+			switch err := r.finish(ctx, ended.Children); {
+			case err == nil:
+				return
+			case errors.Is(err, shard.ErrOpen):
+				anew()
+				ended = nil
+			default:
+				r.readFailed(err)
+			}
+			failures++
+			if sleep(ctx, replayAfter(failures, false)) != nil {
+				return
+			}
+			continue
 		}
 		read, err := reader.Next(ctx, r.holdsNothing())
 		if ctx.Err() != nil {
@@ -121,8 +153,13 @@ func (r *run) read(ctx context.Context) {
 			if errors.Is(err, retrieval.ErrForeignPosition) {
 				return // no retry mends it, and falling back to another position would lose or repeat records
 			}
+			if errors.Is(err, retrieval.ErrNotFound) {
+				// Perhaps retention has taken the shard away, then this is its end. finish finds out.
+				ended = &retrieval.Read{}
+			}
 			continue
 		}
+		failures = 0
 		r.readSucceeded()
 		if read.OutOfRange > 0 && !toldOutOfRange {
 			toldOutOfRange = true
@@ -132,10 +169,31 @@ func (r *run) read(ctx context.Context) {
 			return
 		}
 		if read.Ended {
-			r.log.Infof("Shard %s has ended (followed by %v); its lease is kept", r.shard, read.Children)
-			return
+			ended = &retrieval.Read{Children: read.Children}
 		}
 	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hasRoomLocked tells whether the next read is wanted. While a full batch is queued already it is not: what it would
+// bring is asked for when it is needed, and a stuck shard holds a few MiB at most. It must be called with mu held.
+func (r *run) hasRoomLocked() bool {
+	return len(r.mu.queue) < r.maxBatch && r.mu.queued < maxBatchBytes
+}
+
+// isDrainedLocked tells whether everything that was read is confirmed. It must be called with mu held.
+func (r *run) isDrainedLocked() bool {
+	return len(r.mu.queue) == 0 && r.mu.flight == nil && len(r.mu.replay) == 0
 }
 
 // discard gives back what a read brought that came too late.
@@ -174,13 +232,12 @@ func (r *run) readTrouble(now time.Time, longer time.Duration) error {
 	return nil
 }
 
-// waitForRoom blocks while a full batch is queued already: the next read is then asked for when it is needed, and a
-// stuck shard holds a few MiB at most. Dropped tells that the queue was given back meanwhile, so that reading has to
-// begin again behind what was handed out.
-func (r *run) waitForRoom(ctx context.Context) (dropped bool, err error) {
+// wait blocks until there is enough of whatever is waited for. Dropped tells that the queue was given back meanwhile, so
+// that reading has to begin again behind what was handed out.
+func (r *run) wait(ctx context.Context, enoughLocked func() bool) (dropped bool, err error) {
 	for {
 		r.mu.Lock()
-		full := len(r.mu.queue) >= r.maxBatch || r.mu.queued >= maxBatchBytes
+		enough := enoughLocked()
 		changed := r.mu.changed
 		var patience <-chan time.Time
 		var timer *time.Timer
@@ -189,7 +246,7 @@ func (r *run) waitForRoom(ctx context.Context) (dropped bool, err error) {
 			patience = timer.C
 		}
 		r.mu.Unlock()
-		if !full && !dropped {
+		if enough && !dropped {
 			if timer != nil {
 				timer.Stop()
 			}
@@ -264,7 +321,7 @@ func (r *run) resumeFrom() retrieval.From {
 func (r *run) holdsNothing() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.mu.queue) == 0 && r.mu.flight == nil && len(r.mu.replay) == 0
+	return r.isDrainedLocked()
 }
 
 // add queues what a read brought. It returns false when the run is over.

@@ -16,6 +16,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 )
 
@@ -82,6 +83,8 @@ func (s *fakeShard) put(n int) {
 	s.more = make(chan struct{})
 }
 
+func (r *fakeReader) Close() {}
+
 func (r *fakeReader) Next(ctx context.Context, holdsNothing bool) (retrieval.Read, error) {
 	for {
 		r.shard.mu.Lock()
@@ -132,13 +135,14 @@ type stage struct {
 	lease *fakeLease
 	run   *run
 	ready *dispatcher
+	ends  chan error // what the next calls of finish return; it waits for one
 }
 
 // newStage must be called in a synctest bubble.
 func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
-	s := &stage{t: t, ready: newDispatcher()}
+	s := &stage{t: t, ready: newDispatcher(), ends: make(chan error)}
 	s.shard = &fakeShard{budget: budget, size: size, more: make(chan struct{})}
 	s.lease = &fakeLease{
 		lease: lease.Lease{Key: "shard", Checkpoint: checkpoint.Position{Sequence: checkpoint.TrimHorizon}},
@@ -148,7 +152,14 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		config: Config{ReceiveQueueSize: 1000}, budget: budget, ready: s.ready, convert: &converter{},
 		log: service.MockResources().Logger(),
 	}
-	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared)
+	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared, func(ctx context.Context, _ []retrieval.Child) error {
+		select {
+		case err := <-s.ends:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -423,7 +434,7 @@ func TestI8AStuckShardHoldsAFewBatchesOnly(t *testing.T) {
 	})
 }
 
-func TestAnEndedShardIsReadToItsEndAndKept(t *testing.T) {
+func TestI2AShardEndsWhenAllOfItIsConfirmed(t *testing.T) {
 	inBubble(t, 10, func(t *testing.T, s *stage) {
 		s.shard.mu.Lock()
 		s.shard.ended = true
@@ -431,10 +442,64 @@ func TestAnEndedShardIsReadToItsEndAndKept(t *testing.T) {
 		s.shard.put(3)
 		got, _, ack := s.next()
 		expectNumbers(t, got, 1, 2, 3)
-		_ = ack(t.Context(), nil)
-		if s.lease.position() != "3" {
-			t.Fatalf("at %s: the end itself must not be written yet", s.lease.position())
+		notEnding := func(why string) {
+			t.Helper()
+			select {
+			case s.ends <- nil:
+				t.Fatalf("the end is written although %s", why)
+			case <-time.After(10 * time.Second):
+			}
 		}
+		notEnding("the last batch is away")
+		_ = ack(t.Context(), errNack)
+		notEnding("the last batch was nacked")
+		got, _, ack = s.next()
+		expectNumbers(t, got, 1, 2, 3)
+		_ = ack(t.Context(), nil)
+		s.ends <- errors.New("the lease table is away") // tried again
+		s.ends <- nil
+	})
+}
+
+func TestAnEndThatIsNoneIsReadOn(t *testing.T) {
+	inBubble(t, 10, func(t *testing.T, s *stage) {
+		s.shard.mu.Lock()
+		s.shard.ended = true
+		s.shard.mu.Unlock()
+		s.shard.put(3)
+		_, _, ack := s.next()
+		_ = ack(t.Context(), nil)
+		s.shard.mu.Lock()
+		s.shard.ended = false
+		s.shard.mu.Unlock()
+		s.ends <- fmt.Errorf("asked: %w", shard.ErrOpen)
+		s.shard.put(2)
+		got, _, ack := s.next()
+		expectNumbers(t, got, 4, 5)
+		_ = ack(t.Context(), nil)
+	})
+}
+
+func TestABlockedShardThatHasEndedGivesItsQueueBackToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := retrieval.NewBudget(64<<20, 1000)
+		s := newStage(t, budget, 10)
+		s.shard.put(3)
+		_, _, ack := s.next()
+		s.shard.mu.Lock()
+		s.shard.ended = true
+		s.shard.mu.Unlock()
+		s.shard.put(5)
+		time.Sleep(blockedAfter + time.Second)
+		synctest.Wait()
+		if _, records := budget.Held(); records != 0 {
+			t.Fatalf("%d records are still held", records)
+		}
+		_ = ack(t.Context(), nil)
+		got, _, ack := s.next()
+		expectNumbers(t, got, 4, 5, 6, 7, 8)
+		_ = ack(t.Context(), nil)
+		s.ends <- nil
 	})
 }
 

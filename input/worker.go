@@ -31,6 +31,7 @@ type worker struct {
 	start   shard.Start
 	clients *clients
 	manager *lease.Manager
+	table   *lease.Table
 	cancel  context.CancelFunc
 	owned   sync.WaitGroup // all goroutines of the worker
 
@@ -50,7 +51,7 @@ type worker struct {
 }
 
 func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, error) {
-	w := &worker{in: in, stream: s, start: start, clients: c}
+	w := &worker{in: in, stream: s, start: start, clients: c, table: in.table(c)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.mu.leases = map[string]lease.Lease{}
 	w.mu.waiting = map[string]*lease.Held{}
@@ -60,7 +61,7 @@ func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, err
 	brand := s.identity.Brand()
 	var err error
 	w.manager, err = lease.NewManager(lease.Config{
-		Table:              in.table(c),
+		Table:              w.table,
 		WorkerID:           in.workerID,
 		Stream:             brand,
 		Failover:           in.config.FailoverTime,
@@ -89,18 +90,14 @@ func (w *worker) anchorFor(l lease.Lease) time.Time {
 }
 
 func (w *worker) run() {
-	w.owned.Add(2)
-	go func() {
-		defer w.owned.Done()
+	w.owned.Go(w.monitor)
+	w.owned.Go(w.audit)
+	w.owned.Go(func() {
 		if err := w.manager.Run(w.ctx); err != nil && w.ctx.Err() == nil {
 			w.in.log.Errorf("Keeping leases has stopped: %v", err)
 			w.setTrouble(fmt.Errorf("keeping leases: %w", err))
 		}
-	}()
-	go func() {
-		defer w.owned.Done()
-		w.monitor()
-	}()
+	})
 }
 
 // Acquired implements lease.Handler: a lease is ours and is being kept.
@@ -161,18 +158,13 @@ func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.Hash
 	config := w.in.polling(w.clients, w.stream)
 	r := newRun(h, from, func(from retrieval.From) retrieval.Reader {
 		return retrieval.NewPolling(config, key, hashes, from)
-	}, w.in)
+	}, w.in, func(ctx context.Context, children []retrieval.Child) error { return w.finish(ctx, h, children) })
 	w.mu.runs[key] = r
 	w.in.log.Debugf("Reading shard %s %s", key, from)
 
 	ctx, cancel := context.WithCancel(w.ctx)
-	w.owned.Add(2)
-	go func() {
-		defer w.owned.Done()
-		r.read(ctx)
-	}()
-	go func() {
-		defer w.owned.Done()
+	w.owned.Go(func() { r.read(ctx) })
+	w.owned.Go(func() {
 		defer cancel()
 		select {
 		case <-h.Lost():
@@ -184,7 +176,7 @@ func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.Hash
 		if w.mu.runs[key] == r { // a later run of the same shard may have begun
 			delete(w.mu.runs, key)
 		}
-	}()
+	})
 }
 
 // monitor decides once a second whether the component as a whole works.

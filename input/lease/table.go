@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
 
 // API is the part of *dynamodb.Client that a table needs.
@@ -264,6 +266,21 @@ func (t *Table) DeleteOfOtherStream(ctx context.Context, seen Lease) (deleted bo
 	u := newUpdate(seen.Key)
 	u.ifEqual(attrStream, text(seen.Stream))
 	u.ifEqual(attrCounter, number(seen.Counter))
+	return t.delete(ctx, u, "of an earlier stream")
+}
+
+// DeleteEnded deletes the lease of a shard that was read to its end, if it still looks as it was seen (r6.6). A lease
+// that has changed stays, without an error: KCL deletes without any condition, and has deleted leases that had just
+// come back to life.
+func (t *Table) DeleteEnded(ctx context.Context, seen Lease) (deleted bool, err error) {
+	u := newUpdate(seen.Key)
+	u.ifEqual(attrCheckpoint, text(checkpoint.ShardEnd))
+	u.ifEqual(attrCounter, number(seen.Counter))
+	return t.delete(ctx, u, "of an ended shard")
+}
+
+// delete deletes the item under the update's conditions; deleted is false when they did not hold.
+func (t *Table) delete(ctx context.Context, u *update, which string) (deleted bool, err error) {
 	in := u.input(t.name)
 	_, err = t.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName:                 in.TableName,
@@ -277,7 +294,7 @@ func (t *Table) DeleteOfOtherStream(ctx context.Context, seen Lease) (deleted bo
 	case errors.As(err, &failed):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("deleting lease %s of an earlier stream: %w", seen.Key, err)
+		return false, fmt.Errorf("deleting lease %s %s: %w", u.key, which, err)
 	}
 	return true, nil
 }

@@ -114,13 +114,13 @@ func (p *Polling) Next(ctx context.Context, holdsNothing bool) (Read, error) {
 		p.notBefore = began
 	}
 	p.iterator = out.NextShardIterator
-	if read.Ended = p.iterator == nil; read.Ended {
-		for _, child := range out.ChildShards {
-			read.Children = append(read.Children, aws.ToString(child.ShardId))
-		}
-	}
+	read.Ended = p.iterator == nil
+	read.Children = childrenOf(out.ChildShards)
 	return read, nil
 }
+
+// Close implements Reader. Between two reads, polling has nothing going on.
+func (p *Polling) Close() {}
 
 func (p *Polling) fetchIterator(ctx context.Context) error {
 	in := &kinesis.GetShardIteratorInput{StreamARN: &p.config.StreamARN, ShardId: &p.shard}

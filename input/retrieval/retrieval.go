@@ -17,6 +17,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
 
@@ -66,8 +69,30 @@ type Read struct {
 	OutOfRange int
 	// Ended is set when Kinesis said that nothing follows: the shard was closed by a reshard and this is its last part.
 	Ended bool
-	// Children are the shards that go on where an ended one stops.
-	Children []string
+	// Children are the shards that go on where an ended one stops, as far as Kinesis told.
+	Children []Child
+}
+
+// Child is a shard that a reshard has made, as the last read of its parent tells of it.
+type Child struct {
+	ID string
+	// Parents are one (a split) or two (a merge).
+	Parents []string
+	// StartingHashKey and EndingHashKey are decimal, both inclusive.
+	StartingHashKey, EndingHashKey string
+}
+
+// childrenOf converts what a response tells.
+func childrenOf(told []types.ChildShard) (children []Child) {
+	for _, c := range told {
+		child := Child{ID: aws.ToString(c.ShardId), Parents: c.ParentShards}
+		if c.HashKeyRange != nil {
+			child.StartingHashKey = aws.ToString(c.HashKeyRange.StartingHashKey)
+			child.EndingHashKey = aws.ToString(c.HashKeyRange.EndingHashKey)
+		}
+		children = append(children, child)
+	}
+	return children
 }
 
 // Reader reads one shard. It is used by one goroutine.
@@ -76,6 +101,8 @@ type Reader interface {
 	// records. The caller says whether the shard holds nothing at all at this moment, neither queued nor in flight: such
 	// a shard may always make one small read, however full the budget is. After Ended, Next must not be called again.
 	Next(ctx context.Context, holdsNothing bool) (Read, error)
+	// Close ends what the Reader has going on, such as a subscription. It is called once, after the last Next.
+	Close()
 }
 
 // From is the place at which a Reader starts.

@@ -1,0 +1,195 @@
+package input
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// putNumbered puts n records, each with the next number of its key, so that order can be checked by key.
+func (w *world) putNumbered(next map[string]int, n int) {
+	w.t.Helper()
+	for i := range n {
+		key := fmt.Sprint("key ", i%16)
+		next[key]++
+		w.put(key, strconv.Itoa(next[key]))
+	}
+}
+
+// checkOrder checks that every key's numbers are 1, 2, 3 … up to the last one put, each once.
+func (w *world) checkOrder(in *input, next map[string]int, total int) {
+	w.t.Helper()
+	got := map[string][]int{}
+	for _, m := range w.read(in, total, nil) {
+		key, _ := m.MetaGet(keyMetadata)
+		n, err := strconv.Atoi(texts(w.t, service.MessageBatch{m})[0])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		got[key] = append(got[key], n)
+	}
+	for key, last := range next {
+		var want []int
+		for n := range last {
+			want = append(want, n+1)
+		}
+		if !slices.Equal(got[key], want) {
+			w.t.Errorf("%s came as %v, want 1 to %d in order", key, got[key], last)
+		}
+	}
+}
+
+func (w *world) split(shard string) []string {
+	w.t.Helper()
+	children, err := w.kinesis.SplitShard("stream", shard)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return children[:]
+}
+
+func (w *world) merge(a, b string) string {
+	w.t.Helper()
+	child, err := w.kinesis.MergeShards("stream", a, b)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return child
+}
+
+func TestReshardsWhileNobodyRan(t *testing.T) {
+	w := newWorld(t, 1)
+	next := map[string]int{}
+	w.putNumbered(next, 40)
+	children := w.split(shard0)
+	w.putNumbered(next, 40)
+	merged := w.merge(children[0], children[1])
+	w.putNumbered(next, 40)
+	w.split(merged)
+	w.putNumbered(next, 40)
+	in := w.connected()
+	w.checkOrder(in, next, 160)
+	w.eventually("every ended shard is at its end", func() bool {
+		return w.lease(shard0, "checkpoint") == "SHARD_END" && w.lease(children[1], "checkpoint") == "SHARD_END" && w.lease(merged, "checkpoint") == "SHARD_END"
+	})
+	for _, ended := range []string{shard0, merged} {
+		if owner := w.lease(ended, "leaseOwner"); owner != "" {
+			t.Errorf("%s has ended and is owned by %s", ended, owner)
+		}
+	}
+}
+
+func TestReshardsWhileRunning(t *testing.T) {
+	w := newWorld(t, 2)
+	next := map[string]int{}
+	in := w.connected()
+	w.putNumbered(next, 40)
+	first := w.read(in, 20, nil)
+	a := w.split(shard0)
+	w.putNumbered(next, 40)
+	b := w.split(a[0]) // a child at once
+	w.putNumbered(next, 40)
+	w.merge(b[0], b[1])
+	w.putNumbered(next, 40)
+	rest := w.read(in, 160-len(first), nil)
+	got := map[string][]int{}
+	for _, m := range append(first, rest...) {
+		key, _ := m.MetaGet(keyMetadata)
+		n, _ := strconv.Atoi(texts(t, service.MessageBatch{m})[0])
+		got[key] = append(got[key], n)
+	}
+	for key, last := range next {
+		if !slices.IsSorted(got[key]) || len(got[key]) != last {
+			t.Errorf("%s came as %v, want 1 to %d in order", key, got[key], last)
+		}
+	}
+}
+
+func TestAParentWithAnUnackedBatchHoldsItsChildrenBack(t *testing.T) {
+	w := newWorld(t, 1)
+	w.put("k", "parent")
+	in := w.connected()
+	_, ack, err := in.ReadBatch(w.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.split(shard0)
+	w.put("k", "child")
+	short, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if batch, _, err := in.ReadBatch(short); err == nil {
+		t.Fatalf("%v came before its parent was confirmed", texts(t, batch))
+	}
+	_ = ack(context.Background(), nil)
+	if got := texts(t, w.read(in, 1, nil)); got[0] != "child" {
+		t.Fatalf("got %v", got)
+	}
+}
+
+func TestACrashBetweenTheStepsOfAnEndIsHarmless(t *testing.T) {
+	w := newWorld(t, 1)
+	next := map[string]int{}
+	w.putNumbered(next, 16)
+	w.split(shard0)
+	w.putNumbered(next, 16)
+	first := w.connected()
+	for seen := 0; seen < 16; {
+		batch, ack, err := first.ReadBatch(w.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen += len(batch); seen == 16 {
+			w.dynamodb.Stop() // before the end can be written
+		}
+		_ = ack(context.Background(), nil)
+	}
+	_ = first.Close(context.Background())
+	w.dynamodb.Restart()
+	if got := w.lease(shard0, "checkpoint"); got == "SHARD_END" {
+		t.Fatal("the end was written without a table")
+	}
+	second := w.connected()
+	got := map[string][]int{}
+	for children := 0; children < 16; {
+		for _, m := range w.read(second, 1, nil) {
+			key, _ := m.MetaGet(keyMetadata)
+			n, _ := strconv.Atoi(texts(t, service.MessageBatch{m})[0])
+			got[key] = append(got[key], n)
+			if n == 2 {
+				children++
+			}
+		}
+	}
+	for key := range next {
+		// The parent's record may come again, but never behind the child's.
+		if !slices.Equal(got[key], []int{1, 2}) && !slices.Equal(got[key], []int{2}) {
+			t.Errorf("%s came as %v", key, got[key])
+		}
+	}
+}
+
+func TestAVanishedStreamEndsNothing(t *testing.T) {
+	w := newWorld(t, 1)
+	w.put("k", "1")
+	in := w.connected()
+	w.read(in, 1, nil)
+	if err := w.kinesis.DeleteStream("stream"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the vanished stream is noticed", func() bool {
+		r := in.onlyRun()
+		return r != nil && r.readTrouble(time.Now(), 0) != nil
+	})
+	if err := w.kinesis.CreateStream("stream", 2); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // room for the wrong thing to happen
+	if got := w.lease(shard0, "checkpoint"); got == "SHARD_END" {
+		t.Fatal("a stream created anew was taken for the end of the old one's shard")
+	}
+}
