@@ -74,6 +74,9 @@ func newInput(config Config, log *service.Logger) (*input, error) {
 	if config.UseEnhancedFanOut {
 		return nil, errFanOut
 	}
+	if config.CredentialPluginName == "" && config.CredentialPluginParam == "" {
+		log.Infof("No awsCredentialPluginName and no awsCredentialPluginParam: credentials come from the AWS SDK's default chain")
+	}
 	return &input{
 		config:   config,
 		log:      log,
