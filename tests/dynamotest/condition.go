@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"unicode/utf16"
 )
 
 // condition is a parsed condition or filter, evaluated on an item (empty when there is none).

@@ -144,8 +144,9 @@ func (db *DB) OnChange(f func(Change)) {
 
 // Count is what one operation has cost.
 type Count struct {
-	Requests      int     // answered or lost, failed ones included
-	Failures      int     // answered with an error
+	Requests      int     // all that arrived, each try of a retried one
+	Failures      int     // those answered with an error
+	Lost          int     // those not answered: the connection was closed, or the client gave up
 	CapacityUnits float64 // write units of 1 KB, read units of 4 KB (half when eventually consistent); failed conditions cost too
 }
 
@@ -168,6 +169,7 @@ func (db *DB) count(operation string, add Count) {
 	c := db.mu.counts[operation]
 	c.Requests += add.Requests
 	c.Failures += add.Failures
+	c.Lost += add.Lost
 	c.CapacityUnits += add.CapacityUnits
 	db.mu.counts[operation] = c
 }

@@ -195,6 +195,7 @@ func (p *parser) primary() node {
 		}
 		high := p.operand()
 		p.checkBetween(low, high)
+		p.checkDistinct("BETWEEN", left, low, high)
 		return node{condition: betweenCondition{left, low, high}}
 	case p.keyword("IN"):
 		p.expect("(")
@@ -206,6 +207,7 @@ func (p *parser) primary() node {
 		if len(in.list) > 100 {
 			p.fail("The IN operator is provided with too many operands; number of operands: %d", len(in.list))
 		}
+		p.checkDistinct("IN", left, in.list...)
 		return node{condition: in}
 	case t.kind == tokenSymbol && slices.Contains([]string{"=", "<>", "<", "<=", ">", ">="}, t.text):
 		p.pos++
@@ -272,10 +274,19 @@ func (p *parser) checkComparison(operator string, left, right operand) {
 			}
 		}
 	}
-	a, okA := left.(path)
-	b, okB := right.(path)
-	if okA && okB && a.String() == b.String() {
-		p.fail("The first operand must be distinct from the remaining operands for this operator or function; operator: %s, first operand: %s", operator, a)
+	p.checkDistinct(operator, left, right)
+}
+
+// checkDistinct refuses "a = a" and the like.
+func (p *parser) checkDistinct(operator string, first operand, others ...operand) {
+	a, ok := first.(path)
+	if !ok {
+		return
+	}
+	for _, other := range others {
+		if b, ok := other.(path); ok && slices.Equal(a, b) {
+			p.fail("The first operand must be distinct from the remaining operands for this operator or function; operator: %s, first operand: %s", operator, a)
+		}
 	}
 }
 
@@ -335,13 +346,10 @@ func (p *parser) function() condition {
 			}
 		}
 	}
-	if want == 2 {
-		a, okA := operands[0].(path)
-		b, okB := operands[1].(path)
-		if okA && okB && a.String() == b.String() {
-			p.fail("The first operand must be distinct from the remaining operands for this operator or function; operator: %s, first operand: %s", name, a)
-		}
+	if _, ok := operands[want-1].(sizeOperand); ok && (name == "begins_with" || name == "attribute_type") {
+		p.fail("Incorrect operand type for operator or function; operator or function: %s, operand type: N", name)
 	}
+	p.checkDistinct(name, operands[0], operands[1:]...)
 	return functionCondition{name, operands}
 }
 

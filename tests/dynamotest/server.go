@@ -1,13 +1,12 @@
 package dynamotest
 
 import (
+	"io"
 	"log"
 	"net"
 	"net/http"
 	"sync"
 	"time"
-
-	"io"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"

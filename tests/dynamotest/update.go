@@ -53,10 +53,12 @@ func (v plainValue) eval(m item) (types.AttributeValue, error) {
 }
 
 func (v ifNotExistsValue) eval(m item) (types.AttributeValue, error) {
-	if found := v.path.of(m); found != nil {
+	// The fallback is evaluated in any case: one that refers to a missing attribute is an error even where it is not needed.
+	fallback, err := v.fallback.eval(m)
+	if found := v.path.of(m); found != nil && err == nil {
 		return found, nil
 	}
-	return v.fallback.eval(m)
+	return fallback, err
 }
 
 func (v listAppendValue) eval(m item) (types.AttributeValue, error) {
@@ -208,7 +210,14 @@ func (p *parser) setOperand() setValue {
 		}
 		target := p.path()
 		p.expect(",")
-		v = ifNotExistsValue{target, p.setOperand()}
+		fallback := p.setOperand()
+		if _, ok := fallback.(listAppendValue); ok {
+			p.fail("The function is not allowed to be used this way in an expression; function: list_append")
+		}
+		if plain, ok := fallback.(plainValue); ok {
+			p.checkDistinct("if_not_exists", target, plain.operand)
+		}
+		v = ifNotExistsValue{target, fallback}
 	case "list_append":
 		a := p.setOperand()
 		p.expect(",")
@@ -237,8 +246,11 @@ func (u *update) paths() []path {
 
 // apply is the item after the update. old is not changed; values it shares with the result are not either.
 func (u *update) apply(old item) (item, error) {
-	values := make([]types.AttributeValue, len(u.set))
-	for i, action := range u.set {
+	// List elements beyond the end are appended in the order of their indexes.
+	set := slices.Clone(u.set)
+	slices.SortStableFunc(set, func(a, b setAction) int { return a.path[len(a.path)-1].index - b.path[len(b.path)-1].index })
+	values := make([]types.AttributeValue, len(set))
+	for i, action := range set {
 		var err error
 		if values[i], err = action.value.eval(old); err != nil {
 			return nil, err
@@ -252,7 +264,7 @@ func (u *update) apply(old item) (item, error) {
 			}
 		}
 	}
-	for i, action := range u.set {
+	for i, action := range set {
 		if err := assign(out, action.path, values[i]); err != nil {
 			return nil, err
 		}
@@ -304,7 +316,7 @@ func added(old, operand types.AttributeValue) (types.AttributeValue, error) {
 func deleteElements(m item, action valueAction) error {
 	old := action.path.of(m)
 	if old == nil {
-		return nil
+		return remove(m, action.path) // nothing there, but the path must be possible
 	}
 	if kindOf(old) != kindOf(action.value) {
 		return wrongOperand()

@@ -18,7 +18,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
 const (
@@ -41,11 +40,25 @@ func (db *DB) serve(ctx context.Context, target string, body []byte) response {
 	if !ok {
 		return db.respond(operation, nil, unknownOperation())
 	}
-	f := db.faultFor(describeRequest(operation, body))
+	db.mu.Lock()
+	db.count(operation, Count{Requests: 1})
+	db.mu.Unlock()
+	f := db.faultFor(db.describeRequest(operation, body))
 	if f == nil {
 		answer, err := db.do(operation, body)
 		return db.respond(operation, answer, err)
 	}
+	r := db.serveFaulty(ctx, f, operation, body)
+	if r.lost {
+		db.mu.Lock()
+		db.count(operation, Count{Lost: 1})
+		db.mu.Unlock()
+	}
+	return r
+}
+
+// serveFaulty is serve for a request that a fault has met.
+func (db *DB) serveFaulty(ctx context.Context, f *Fault, operation string, body []byte) response {
 	// Hanging and waiting end with the client or with the DB.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -140,11 +153,9 @@ func (db *DB) respond(operation string, answer any, err error) response {
 	db.mu.Lock()
 	db.mu.requests++
 	id := db.mu.requests
-	cost := Count{Requests: 1}
 	if err != nil {
-		cost.Failures = 1
+		db.count(operation, Count{Failures: 1})
 	}
-	db.count(operation, cost)
 	db.mu.Unlock()
 	r.header.Set("Content-Type", contentType)
 	r.header.Set("Content-Length", strconv.Itoa(len(body)))
@@ -155,7 +166,7 @@ func (db *DB) respond(operation string, answer any, err error) response {
 }
 
 // describeRequest reads what faults look at; it is forgiving, since the engine checks the body in earnest.
-func describeRequest(operation string, body []byte) Request {
+func (db *DB) describeRequest(operation string, body []byte) Request {
 	r := Request{Operation: operation, Body: body}
 	var in itemRequest
 	if err := json.Unmarshal(body, &in); err != nil {
@@ -165,11 +176,15 @@ func describeRequest(operation string, body []byte) Request {
 		return r
 	}
 	r.Table, r.Consistent, r.Names = in.TableName, in.ConsistentRead, in.ExpressionAttributeNames
-	r.Key, r.Values = map[string]types.AttributeValue(in.Key), map[string]types.AttributeValue(in.ExpressionAttributeValues)
-	if in.Item != nil {
-		r.Key = map[string]types.AttributeValue(in.Item)
-	}
+	r.Key, r.Item, r.Values = item(in.Key), item(in.Item), item(in.ExpressionAttributeValues)
 	r.Condition, r.Update = aws.ToString(in.ConditionExpression), aws.ToString(in.UpdateExpression)
+	if r.Item != nil {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		if t := db.mu.tables[in.TableName]; t != nil {
+			r.Key = t.keyOf(r.Item)
+		}
+	}
 	return r
 }
 
