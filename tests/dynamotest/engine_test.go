@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -53,6 +54,10 @@ func onEngines(t *testing.T, test func(t *testing.T, e *engine)) {
 		test(t, &engine{Client: dynamodb.New(options, noRetry), local: true})
 	})
 }
+
+func newTransport() *http.Transport { return &http.Transport{MaxIdleConnsPerHost: 32} }
+
+func httpClient(t *http.Transport) *http.Client { return &http.Client{Transport: t} }
 
 var tables atomic.Int64
 
