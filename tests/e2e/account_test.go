@@ -23,7 +23,7 @@ const (
 // account is every record of the stream against what the topic holds.
 type account struct {
 	t          *testing.T
-	records    map[string][]kinesistest.Record // by shard, in stream order
+	records    map[string][]record // by shard, in stream order
 	copies     map[recordName]int
 	duplicates []recordName // those with more than one copy
 	lost       []recordName
@@ -32,8 +32,10 @@ type account struct {
 	disorder   []string // keys whose last copies are not in stream order
 }
 
+type record = kinesistest.Record
+
 // wanted says what of the stream has to be in the topic; nil: all of it.
-type wanted func(shard string, r kinesistest.Record) bool
+type wanted func(shard string, r record) bool
 
 // account compares all of the stream with all of the topic.
 func (w *world) account() *account { return w.accountOf(nil, w.broker.Messages(topic)) }
@@ -43,10 +45,10 @@ func (w *world) accountOf(want wanted, messages []pulsartest.Message) *account {
 	return newAccount(w.t, w.kinesis.Records(streamName), want, messages)
 }
 
-func newAccount(t *testing.T, records map[string][]kinesistest.Record, want wanted, messages []pulsartest.Message) *account {
+func newAccount(t *testing.T, records map[string][]record, want wanted, messages []pulsartest.Message) *account {
 	t.Helper()
 	a := &account{t: t, records: records, copies: map[recordName]int{}}
-	byName := map[recordName]kinesistest.Record{}
+	byName := map[recordName]record{}
 	for _, list := range records {
 		for _, r := range list {
 			byName[nameOf(r)] = r
@@ -89,10 +91,10 @@ func newAccount(t *testing.T, records map[string][]kinesistest.Record, want want
 	return a
 }
 
-func nameOf(r kinesistest.Record) recordName { return recordName{r.SequenceNumber, r.PartitionKey} }
+func nameOf(r record) recordName { return recordName{r.SequenceNumber, r.PartitionKey} }
 
 // compare tells what of a message is not as the Java connector's default would be with the bytes left alone.
-func compare(r kinesistest.Record, m *pulsartest.Message) string {
+func compare(r record, m *pulsartest.Message) string {
 	encryption := r.EncryptionType
 	if encryption == "" {
 		encryption = "NONE"
@@ -178,4 +180,19 @@ func (w *world) delivered() int {
 		return len(names)
 	}
 	return 0
+}
+
+// settled waits until the checkpoints stand at the last records. Before that a replay may be half way, and its copies
+// out of order.
+func (w *world) settled() {
+	w.t.Helper()
+	w.eventually("checkpoints at the last records", func() bool {
+		leases := w.leases()
+		for shard, list := range w.kinesis.Records(streamName) {
+			if len(list) > 0 && leases[shard]["checkpoint"] != list[len(list)-1].SequenceNumber {
+				return false
+			}
+		}
+		return true
+	})
 }

@@ -36,6 +36,10 @@ import (
 var full = flag.Bool("e2e.full", false, "tell the stories at their full sizes")
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set("test.parallel", "6") // most of a story is waiting
+	}
 	// Nothing of a pipeline may outlive it.
 	goleak.VerifyTestMain(stack.StopAfter(cleaned{m}))
 }
@@ -59,6 +63,8 @@ const (
 	table      = "orders-app"
 	// secret is what must never be seen in a log.
 	secret = "hush-hush-secret"
+	// stopWithin is the shutdown_timeout of the pipelines.
+	stopWithin = 8 * time.Second
 	// patience is how long a condition may take to come true on a busy machine.
 	patience = 60 * time.Second
 )
@@ -172,7 +178,7 @@ type pipeline struct {
 }
 
 // start runs a configuration in this process until the test ends or stop is called.
-func (w *world) start(c config, logged ...*logs) *pipeline {
+func (w *world) start(c config) *pipeline {
 	w.t.Helper()
 	p := &pipeline{w: w, logs: newLogs(w.t), done: make(chan struct{})}
 	b := environment.NewStreamBuilder()
@@ -201,7 +207,7 @@ func (p *pipeline) stop() time.Duration {
 		return 0
 	default:
 	}
-	if err := p.stream.StopWithin(20 * time.Second); err != nil {
+	if err := p.stream.StopWithin(stopWithin); err != nil {
 		p.w.t.Errorf("stopping: %v", err)
 	}
 	<-p.done
@@ -246,7 +252,7 @@ func (l *logs) String() string {
 	return l.buf.String()
 }
 
-// has tells whether a line at WARN or above holds all of the texts.
+// has tells whether a line holds all of the texts.
 func (l *logs) has(texts ...string) bool {
 lines:
 	for line := range strings.Lines(l.String()) {
@@ -296,7 +302,7 @@ type process struct {
 func (w *world) spawn(c config) *process {
 	w.t.Helper()
 	address := freeAddress(w.t)
-	c.top += "\nhttp: { address: " + address + " }\nlogger: { level: DEBUG }\nshutdown_timeout: 10s\n"
+	c.top += "\nhttp: { address: " + address + " }\nlogger: { level: DEBUG }\nshutdown_timeout: " + stopWithin.String() + "\n"
 	path := filepath.Join(w.t.TempDir(), "config.yaml")
 	must(w.t, os.WriteFile(path, []byte(w.yaml(c)), 0o600))
 	return w.exec(address, "run", path)
