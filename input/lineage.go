@@ -24,7 +24,7 @@ const (
 
 // finish writes the end of a shard of which everything is confirmed (I2). The order is what makes a crash at any point
 // harmless: first the children's leases, which wait for the parent, then the parent's note of them, then its end.
-func (w *worker) finish(ctx context.Context, h *lease.Held, told []retrieval.Child) error {
+func (w *worker) finish(ctx context.Context, h *lease.Held, last retrieval.Read) error {
 	parent := h.Lease()
 	// A stream created again under this name lists other shards under the same ids, or none of them.
 	if err := w.lookAgain(); err != nil {
@@ -34,7 +34,7 @@ func (w *worker) finish(ctx context.Context, h *lease.Held, told []retrieval.Chi
 	if err != nil {
 		return err
 	}
-	children, err := shard.EndOf(parent, told, listed, w.stream.identity.Brand())
+	children, err := shard.EndOf(parent, last, listed, w.stream.identity.Brand())
 	if err != nil {
 		return err
 	}

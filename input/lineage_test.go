@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
 // putNumbered puts n records, each with the next number of its key, so that order can be checked by key.
@@ -191,5 +193,22 @@ func TestAVanishedStreamEndsNothing(t *testing.T) {
 	time.Sleep(time.Second) // room for the wrong thing to happen
 	if got := w.lease(shard0, "checkpoint"); got == "SHARD_END" {
 		t.Fatal("a stream created anew was taken for the end of the old one's shard")
+	}
+}
+
+func TestI2AClosedShardThatIsNotFoundForAMomentIsReadOn(t *testing.T) {
+	w := newWorld(t, 1)
+	var parents []string
+	for i := range 20 {
+		parents = append(parents, fmt.Sprint("parent ", i))
+	}
+	w.put("k", parents...)
+	w.split(shard0)
+	w.put("k", "child")
+	w.kinesis.Inject(kinesistest.Fault{Operation: "GetRecords", Shard: shard0, Skip: 1, Kind: kinesistest.Fail, Code: "ResourceNotFoundException"})
+	in := w.connected()
+	got := texts(t, w.read(in, 21, nil))
+	if want := append(parents, "child"); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("got %v", got)
 	}
 }

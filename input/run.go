@@ -55,9 +55,10 @@ type run struct {
 	convert   *converter
 	log       *service.Logger
 	maxBatch  int // records
-	// finish is called when the shard has ended and all of it is confirmed. It returns nil when the end is written, and
+	// finish is called when the shard has ended, or is not found any more, and all that was read is confirmed. The read
+	// is the last one; without its Ended the shard was not found. It returns nil when the end is written, and
 	// shard.ErrOpen when the shard has not ended after all.
-	finish func(context.Context, []retrieval.Child) error
+	finish func(context.Context, retrieval.Read) error
 
 	mu struct {
 		sync.Mutex
@@ -92,7 +93,7 @@ type flight struct {
 	charge  int64
 }
 
-func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, []retrieval.Child) error) *run {
+func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, retrieval.Read) error) *run {
 	r := &run{
 		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
 		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
@@ -128,7 +129,7 @@ func (r *run) read(ctx context.Context) {
 			ended = nil
 		}
 		if ended != nil {
-			switch err := r.finish(ctx, ended.Children); {
+			switch err := r.finish(ctx, *ended); {
 			case err == nil:
 				return
 			case errors.Is(err, shard.ErrOpen):
@@ -143,7 +144,7 @@ func (r *run) read(ctx context.Context) {
 			}
 			continue
 		}
-		read, err := reader.Next(ctx, r.holdsNothing())
+		read, err := reader.Next(ctx, r.holdsNothing)
 		if ctx.Err() != nil {
 			r.discard(read)
 			return
@@ -169,7 +170,7 @@ func (r *run) read(ctx context.Context) {
 			return
 		}
 		if read.Ended {
-			ended = &retrieval.Read{Children: read.Children}
+			ended = &retrieval.Read{Ended: true, Children: read.Children}
 		}
 	}
 }

@@ -85,7 +85,7 @@ func (s *fakeShard) put(n int) {
 
 func (r *fakeReader) Close() {}
 
-func (r *fakeReader) Next(ctx context.Context, holdsNothing bool) (retrieval.Read, error) {
+func (r *fakeReader) Next(ctx context.Context, holdsNothing func() bool) (retrieval.Read, error) {
 	for {
 		r.shard.mu.Lock()
 		available, more, fail, ended := r.shard.available, r.shard.more, r.shard.fail, r.shard.ended
@@ -152,7 +152,7 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		config: Config{ReceiveQueueSize: 1000}, budget: budget, ready: s.ready, convert: &converter{},
 		log: service.MockResources().Logger(),
 	}
-	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared, func(ctx context.Context, _ []retrieval.Child) error {
+	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared, func(ctx context.Context, _ retrieval.Read) error {
 		select {
 		case err := <-s.ends:
 			return err

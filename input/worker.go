@@ -158,7 +158,7 @@ func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.Hash
 	config := w.in.polling(w.clients, w.stream)
 	r := newRun(h, from, func(from retrieval.From) retrieval.Reader {
 		return retrieval.NewPolling(config, key, hashes, from)
-	}, w.in, func(ctx context.Context, children []retrieval.Child) error { return w.finish(ctx, h, children) })
+	}, w.in, func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) })
 	w.mu.runs[key] = r
 	w.in.log.Debugf("Reading shard %s %s", key, from)
 

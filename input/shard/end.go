@@ -12,15 +12,18 @@ import (
 )
 
 // ErrOpen is returned for a shard that is said to have ended and has not.
-var ErrOpen = errors.New("kinesis lists the shard as open")
+var ErrOpen = errors.New("the shard has not ended")
 
-// EndOf returns the leases of the children that go on where a shard ends, or ErrOpen if it does not end. Told is what
-// the last read said, listed the whole listing; both are needed: the read may name no children (some emulators, or a
-// shard that retention has taken away), and the listing may lag behind the read.
+// EndOf returns the leases of the children that go on where a shard ends, or ErrOpen if it does not end. Last is the
+// read that made the caller believe in the end, listed the whole listing; both are needed: the read may name no children
+// (some emulators, or a shard that retention has taken away), and the listing may lag behind the read.
+//
+// Without last.Ended the shard was not found. That is its end only if the listing does not know it either: a closed
+// shard has children, and may still have records that nobody has read.
 //
 // A child begins at TRIM_HORIZON whatever the configured position is: nothing of it has been read, and its parent was
 // ours. It copies the parent's anchor, which says since when the stream is.
-func EndOf(parent lease.Lease, told []retrieval.Child, listed []Shard, stream string) ([]lease.Lease, error) {
+func EndOf(parent lease.Lease, last retrieval.Read, listed []Shard, stream string) ([]lease.Lease, error) {
 	children := map[string]Shard{}
 	known, closed := false, false
 	for _, s := range listed {
@@ -31,14 +34,17 @@ func EndOf(parent lease.Lease, told []retrieval.Child, listed []Shard, stream st
 			children[s.ID] = s
 		}
 	}
-	for _, c := range told {
+	if known && !last.Ended {
+		return nil, fmt.Errorf("ending %s, which was not found and is listed: %w", parent.Key, ErrOpen)
+	}
+	for _, c := range last.Children {
 		if _, has := children[c.ID]; !has && slices.Contains(c.Parents, parent.Key) {
 			children[c.ID] = Shard{ID: c.ID, Parents: c.Parents, StartingHashKey: c.StartingHashKey, EndingHashKey: c.EndingHashKey}
 		}
 	}
 	if len(children) == 0 {
 		if known && !closed {
-			return nil, fmt.Errorf("ending %s: %w", parent.Key, ErrOpen)
+			return nil, fmt.Errorf("ending %s, which kinesis lists as open: %w", parent.Key, ErrOpen)
 		}
 		if known {
 			return nil, fmt.Errorf("ending %s: kinesis does not tell its children yet", parent.Key)

@@ -15,12 +15,13 @@ func TestEndOf(t *testing.T) {
 	parent.Start = anchor
 	told := []retrieval.Child{{ID: "c", Parents: []string{"p"}, StartingHashKey: "0", EndingHashKey: "4"}, {ID: "d", Parents: []string{"p"}}}
 	for _, tc := range []struct {
-		name   string
-		told   []retrieval.Child
-		listed []Shard
-		want   []string
-		open   bool
-		fails  bool
+		name     string
+		told     []retrieval.Child
+		notFound bool
+		listed   []Shard
+		want     []string
+		open     bool
+		fails    bool
 	}{
 		{name: "a split, told and listed", told: told, listed: []Shard{closed("p", "1"), open("c", "2", "p"), open("d", "2", "p")}, want: []string{"c", "d"}},
 		{name: "the listing lags behind", told: told, listed: []Shard{open("p", "1")}, want: []string{"c", "d"}},
@@ -28,10 +29,12 @@ func TestEndOf(t *testing.T) {
 		{name: "not an end at all", listed: []Shard{open("p", "1")}, open: true, fails: true},
 		{name: "closed, and no child to be seen yet", listed: []Shard{closed("p", "1")}, fails: true},
 		{name: "past retention with its children", listed: []Shard{open("grandchild", "9", "c")}},
+		{name: "not found, and past retention: a child is left", notFound: true, listed: []Shard{open("c", "2", "p")}, want: []string{"c"}},
+		{name: "not found for a moment: its children say nothing of how far it was read", notFound: true, listed: []Shard{closed("p", "1"), open("c", "2", "p"), open("d", "2", "p")}, open: true, fails: true},
 		{name: "past retention, a child is left", listed: []Shard{open("c", "2", "p")}, want: []string{"c"}},
 		{name: "children of somebody else", told: []retrieval.Child{{ID: "c", Parents: []string{"q"}}}, listed: []Shard{open("p", "1")}, open: true, fails: true},
 	} {
-		got, err := EndOf(parent, tc.told, tc.listed, "brand")
+		got, err := EndOf(parent, retrieval.Read{Ended: !tc.notFound, Children: tc.told}, tc.listed, "brand")
 		if !slices.Equal(keys(got), tc.want) || errors.Is(err, ErrOpen) != tc.open || (err != nil) != tc.fails {
 			t.Errorf("%s: %v, %v", tc.name, keys(got), err)
 		}
@@ -41,7 +44,7 @@ func TestEndOf(t *testing.T) {
 			}
 		}
 	}
-	merged, err := EndOf(at("b", "5"), nil, []Shard{closed("a", "1"), closed("b", "1"), open("c", "2", "a", "b")}, "brand")
+	merged, err := EndOf(at("b", "5"), retrieval.Read{Ended: true}, []Shard{closed("a", "1"), closed("b", "1"), open("c", "2", "a", "b")}, "brand")
 	if err != nil || len(merged) != 1 || !slices.Equal(merged[0].Parents, []string{"a", "b"}) {
 		t.Fatalf("a merge: %+v, %v", merged, err)
 	}
