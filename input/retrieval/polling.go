@@ -48,25 +48,23 @@ const (
 
 // Polling reads a shard by GetRecords.
 type Polling struct {
+	converter
 	config PollingConfig
 	shard  string
-	hashes kpl.HashRange
 
 	from     From
-	last     checkpoint.Position // of the last user record returned
-	lastRead string              // sequence number of the last Kinesis record seen: behind it goes on
-	iterator *string             // nil: to be fetched
+	lastRead string  // sequence number of the last Kinesis record seen: behind it goes on
+	iterator *string // nil: to be fetched
 
 	mean      int64 // running mean charge of a record, 0 before the first
 	notBefore time.Time
 	failures  int
-	users     []kpl.UserRecord // reused
 }
 
 // NewPolling returns a reader of one shard. The hash range is the shard's; it decides which user records of an
 // aggregated record belong here.
 func NewPolling(config PollingConfig, shard string, hashes kpl.HashRange, from From) *Polling {
-	return &Polling{config: config, shard: shard, hashes: hashes, from: from, last: from.After}
+	return &Polling{config: config, shard: shard, converter: converter{hashes: hashes, last: from.After}, from: from}
 }
 
 // Next implements Reader.
@@ -100,10 +98,10 @@ func (p *Polling) Next(ctx context.Context, holdsNothing bool) (Read, error) {
 		return Read{}, p.failed(ctx, fmt.Errorf("reading %s: %w", p.shard, err))
 	}
 	p.failures = 0
-	read, brought := p.convert(out)
-	var charge int64
-	for i := range read.Records {
-		charge += read.Records[i].Charge()
+	read := Read{MillisBehindLatest: millisBehind(out.MillisBehindLatest)}
+	charge, brought := p.convert(&read, out.Records)
+	if n := len(out.Records); n > 0 {
+		p.lastRead = aws.ToString(out.Records[n-1].SequenceNumber)
 	}
 	p.config.Budget.Settle(grant, len(read.Records), charge)
 	first := p.mean == 0
@@ -161,62 +159,6 @@ func (p *Polling) getRecords(ctx context.Context, limit int) (*kinesis.GetRecord
 	return p.config.API.GetRecords(ctx, &kinesis.GetRecordsInput{
 		StreamARN: &p.config.StreamARN, ShardIterator: p.iterator, Limit: aws.Int32(int32(limit)),
 	})
-}
-
-// convert turns a response into user records, and tells how many payload bytes Kinesis counts for it.
-func (p *Polling) convert(out *kinesis.GetRecordsOutput) (read Read, brought int64) {
-	read.MillisBehindLatest = -1
-	if out.MillisBehindLatest != nil {
-		read.MillisBehindLatest = *out.MillisBehindLatest
-	}
-	if len(out.Records) > 0 {
-		read.Records = make([]Record, 0, len(out.Records))
-	}
-	for i := range out.Records {
-		r := &out.Records[i]
-		brought += int64(len(r.Data))
-		p.lastRead = aws.ToString(r.SequenceNumber)
-		p.appendUsers(&read, r)
-	}
-	return read, brought
-}
-
-// appendUsers adds the user records of one Kinesis record that lie behind the last one returned.
-func (p *Polling) appendUsers(read *Read, r *types.Record) {
-	record := Record{
-		Position:           checkpoint.Position{Sequence: aws.ToString(r.SequenceNumber)},
-		PartitionKey:       aws.ToString(r.PartitionKey),
-		Data:               r.Data,
-		Arrival:            aws.ToTime(r.ApproximateArrivalTimestamp),
-		Encryption:         string(r.EncryptionType),
-		MillisBehindLatest: read.MillisBehindLatest,
-	}
-	if record.Encryption == "" {
-		record.Encryption = string(types.EncryptionTypeNone)
-	}
-	users, total, aggregated := kpl.SplitCounting(p.users[:0], r.Data, p.hashes)
-	if !aggregated {
-		if record.Data == nil {
-			record.Data = []byte{}
-		}
-		read.Records = p.appendNew(read.Records, record)
-		return
-	}
-	read.OutOfRange += total - len(users)
-	for i := range users {
-		record.Position.Sub, record.PartitionKey, record.Data = users[i].Sub, users[i].PartitionKey, users[i].Data
-		read.Records = p.appendNew(read.Records, record)
-	}
-	clear(users) // no envelope is kept alive by the scratch slice
-	p.users = users
-}
-
-func (p *Polling) appendNew(dst []Record, r Record) []Record {
-	if r.Position.Compare(p.last) <= 0 {
-		return dst
-	}
-	p.last = r.Position
-	return append(dst, r)
 }
 
 // failed classifies an error and plans the pause before the next call.
