@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
@@ -20,14 +19,8 @@ const name = "kinesis-pulsar"
 // Version is set by the linker for releases; otherwise what the build knows of the module is used.
 var Version = ""
 
-// gcPercent is the collector's target unless the environment sets one. Records live for some tens of milliseconds, and
-// with the default of 100 a good part of the CPU goes into marking the same small heap again and again.
-const gcPercent = 200
-
 func main() {
-	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	tuneMemory()
 	service.RunCLI(context.Background(), options()...)
 }
 

@@ -83,7 +83,8 @@ type flight struct {
 // place is what a flight has to do with one partition.
 type place struct {
 	partition  *partition
-	messages   int // of the flight that go there, all of which the limiter admits at once
+	messages   int   // of the flight that go there, all of which the limiter admits at once
+	bytes      int64 // of their payload
 	generation *generation
 }
 
@@ -168,7 +169,7 @@ func (f *flight) leave() {
 		if p.generation != nil {
 			p.generation.leave(f)
 		}
-		p.partition.limiter.release(p.messages)
+		p.partition.limiter.release(p.messages, p.bytes)
 	}
 	clear(f.held)
 	f.held = f.held[:0]

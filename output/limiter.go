@@ -14,16 +14,38 @@ const (
 	// maxPending is the client's own limit. It must never be reached: SendAsync would block in the client's semaphore,
 	// with locks of ours held, and a cancelled waiter there can hang the connection's reader for good.
 	maxPending = maxInFlight + 1
+
+	// maxBytesInFlight is the bytes of payload that one partition may hold unconfirmed; what does not fit is admitted when
+	// nothing else is in flight. The client makes a frame half as large again as the payload and keeps both until the
+	// receipt, so whatever the input may hold, more than twice that would be held in front of a slow broker. At 10 ms a
+	// receipt it allows 800 MB a second per partition.
+	maxBytesInFlight = 8 << 20
 )
 
-// limiter bounds the messages in flight of one partition, over all its producer generations. Waiters are served in
-// order of arrival. A WriteBatch takes what all its messages need before it sends the first: a batch that waited half
-// sent would hold its attempt's lock.
-type limiter struct{ room *semaphore.Weighted }
+// limiter bounds what one partition has in flight, over all its producer generations. Waiters are served in order of
+// arrival. A WriteBatch takes what all its messages need before it sends the first: a batch that waited half sent would
+// hold its attempt's lock.
+type limiter struct{ messages, bytes *semaphore.Weighted }
 
-func newLimiter(n int64) *limiter { return &limiter{room: semaphore.NewWeighted(n)} }
+func newLimiter() *limiter {
+	return &limiter{messages: semaphore.NewWeighted(maxInFlight), bytes: semaphore.NewWeighted(maxBytesInFlight)}
+}
 
-// acquire waits for room for n messages. n must not exceed the limit.
-func (l *limiter) acquire(ctx context.Context, n int) error { return l.room.Acquire(ctx, int64(n)) }
+// acquire waits for room for so many messages, at most maxInFlight, of so many bytes together. Those who hold only the
+// room for the messages wait for others that hold both, never the other way round.
+func (l *limiter) acquire(ctx context.Context, messages int, bytes int64) error {
+	if err := l.messages.Acquire(ctx, int64(messages)); err != nil {
+		return err
+	}
+	if err := l.bytes.Acquire(ctx, min(bytes, maxBytesInFlight)); err != nil {
+		l.messages.Release(int64(messages))
+		return err
+	}
+	return nil
+}
 
-func (l *limiter) release(n int) { l.room.Release(int64(n)) }
+// release gives back what acquire was called with.
+func (l *limiter) release(messages int, bytes int64) {
+	l.bytes.Release(min(bytes, maxBytesInFlight))
+	l.messages.Release(int64(messages))
+}

@@ -160,7 +160,7 @@ type partition struct {
 }
 
 func newPartition(t *topic, name string, index int) *partition {
-	return &partition{name: name, index: index, topic: t, limiter: newLimiter(maxInFlight)}
+	return &partition{name: name, index: index, topic: t, limiter: newLimiter()}
 }
 
 // live returns the generation that may send, nil if there is none now.

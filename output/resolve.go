@@ -167,6 +167,7 @@ func (w *writing) route(layoutOf func(*topic) (*layout, error)) error {
 		}
 		e.place = &t.places[k]
 		e.place.messages++
+		e.place.bytes += int64(len(e.message.Payload))
 	}
 	return nil
 }

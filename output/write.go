@@ -179,7 +179,7 @@ func (w *writing) admit(ctx context.Context, places []*place) error {
 			p.generation = g
 		}
 		for _, p := range places[len(w.flight.held):] {
-			if err := p.partition.limiter.acquire(ctx, p.messages); err != nil {
+			if err := p.partition.limiter.acquire(ctx, p.messages, p.bytes); err != nil {
 				w.flight.leave()
 				return fmt.Errorf("waiting for room on %s: %w", p.partition.name, context.Cause(ctx))
 			}

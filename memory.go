@@ -1,0 +1,62 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+const (
+	// gcPercent is the collector's target. Records live for some tens of milliseconds, and with the default of 100 a good
+	// part of the CPU goes into marking the same small heap again and again.
+	gcPercent = 200
+
+	// softMemory is how much memory, in bytes, the process takes before the collector works harder than gcPercent asks
+	// for. It is reached with large records, which are cheap to mark.
+	softMemory = 192 << 20
+)
+
+// tuneMemory sets the collector up, unless the environment does.
+func tuneMemory() {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	debug.SetGCPercent(gcPercent)
+	limitMemory(softMemory)
+}
+
+// limitMemory sets Go's soft memory limit, and lets it yield where it does not fit: a limit near what is really in use
+// would make the collector run all the time. How much that is depends on the whole configuration (maxBufferedBytes,
+// buffers, caches, several streams), so it is measured, at the end of every collection.
+func limitMemory(soft int64) {
+	limit := soft
+	debug.SetMemoryLimit(limit)
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	afterEachCollection(func() {
+		metrics.Read(live)
+		next := limitFor(int64(live[0].Value.Uint64()), soft)
+		// Setting the limit stops the program for a moment, so small steps are not worth it.
+		if next > limit || next < limit-limit/8 {
+			limit = next
+			debug.SetMemoryLimit(limit)
+		}
+	})
+}
+
+// limitFor leaves at least half as much room for garbage as there is in use.
+func limitFor(live, soft int64) int64 { return max(soft, live+live/2) }
+
+// afterEachCollection calls f in the runtime's goroutine for such work, never twice at a time. Go has no callback for
+// it; an object that nobody holds is found dead by each collection.
+func afterEachCollection(f func()) {
+	type sentinel struct{ self *sentinel } // with a pointer: small objects without could share their memory
+	var renew func()
+	renew = func() {
+		runtime.AddCleanup(&sentinel{}, func(struct{}) {
+			f()
+			renew()
+		}, struct{}{})
+	}
+	renew()
+}
