@@ -29,6 +29,7 @@ func statusOf(code string) int {
 // The exceptions of the Kinesis Data Streams API, and the common ones of AWS that it answers with: codes for Fault.Code.
 const (
 	AccessDenied                  = "AccessDeniedException"
+	DryRunOperation               = "DryRunOperationException"
 	ExpiredIterator               = "ExpiredIteratorException"
 	ExpiredNextToken              = "ExpiredNextTokenException"
 	ExpiredToken                  = "ExpiredTokenException"

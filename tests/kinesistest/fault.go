@@ -17,12 +17,20 @@ const (
 	// Hang reads the request and never answers. It ends with the client's connection, the fault's Remove, or the server.
 	Hang
 	// Cut does what was asked and closes the connection after Bytes bytes of the answer's body, at 0 before its header:
-	// an answer that was lost.
+	// an answer that was lost. Inside a subscription it happens when Events and then Bytes are sent.
 	Cut
-	// Trickle sends the answer's body in pieces of Bytes bytes (1 when 0), each Delay (real time) after the one before.
+	// Trickle sends the answer's body in pieces of Bytes bytes (1 when 0), each Delay (real time) after the one before;
+	// a subscription's from when Events are sent.
 	Trickle
 	// Expire makes all iterators handed out so far expired ones, that of this call included.
 	Expire
+	// FailLater sends the exception Code inside a subscription when Events are sent, and ends it.
+	FailLater
+	// Stall sends no more of a subscription when Events and then Bytes are sent, and leaves the connection open. It ends
+	// as Hang does; when by Remove, the connection is closed.
+	Stall
+	// End ends a subscription's answer when Events and then Bytes are sent, as if it were whole.
+	End
 )
 
 // Fault is something that goes wrong with calls, on purpose.
@@ -39,6 +47,13 @@ type Fault struct {
 	Status  int    // for Fail: the HTTP status; 0 means the exception's own
 	Delay   time.Duration
 	Bytes   int
+
+	// Events are how many events a subscription sends before Cut, Trickle, FailLater, Stall or End, empty ones included; −1 to
+	// count Bytes from the first one of the body, which starts with the initial response.
+	Events int
+	// Connection lets Cut close, and Stall mute, the whole connection: over HTTP/2 all its calls end or stall, and pings are
+	// not answered any more.
+	Connection bool
 }
 
 // Injected is a fault at work.
@@ -125,6 +140,9 @@ func (s *Server) meet(c Call) *Injected {
 	s.counts[c]++
 	for i, in := range s.faults {
 		f := &in.fault
+		if c.Operation != "SubscribeToShard" && (f.Kind == FailLater || f.Kind == Stall || f.Kind == End) {
+			continue
+		}
 		if f.Operation != "" && f.Operation != c.Operation || f.Stream != "" && f.Stream != c.Stream || f.Shard != "" && f.Shard != c.Shard {
 			continue
 		}

@@ -29,7 +29,7 @@ type startingPosition struct {
 }
 
 // resolve is the index of the first record that is to be read.
-func (p *startingPosition) resolve(sh *shard, now time.Time) (uint64, *apiError) {
+func (p *startingPosition) resolve(operation string, sh *shard, now time.Time) (uint64, *apiError) {
 	switch p.ShardIteratorType {
 	case "TRIM_HORIZON":
 		return 0, nil
@@ -41,8 +41,8 @@ func (p *startingPosition) resolve(sh *shard, now time.Time) (uint64, *apiError)
 		}
 		q, err := parseSequence(p.StartingSequenceNumber)
 		if err != nil || q.shard != sh.index || q.created != sh.stamp {
-			return 0, errorf(InvalidArgument, "StartingSequenceNumber %s used in GetShardIterator on shard %s is invalid because it did not come from this stream.",
-				p.StartingSequenceNumber, sh.id)
+			return 0, errorf(InvalidArgument, "StartingSequenceNumber %s used in %s on shard %s is invalid because it did not come from this stream.",
+				p.StartingSequenceNumber, operation, sh.id)
 		}
 		if p.ShardIteratorType == "AFTER_SEQUENCE_NUMBER" {
 			return q.index + 1, nil
@@ -81,7 +81,7 @@ func (r *getIteratorRequest) do(s *Server, now time.Time) (any, *apiError) {
 		return nil, errorf(ResourceNotFound, "Shard %s in stream %s under account %s does not exist", r.ShardId, st.name, s.account)
 	}
 	sh.trim(st, now)
-	position, err := r.startingPosition.resolve(sh, now)
+	position, err := r.startingPosition.resolve("GetShardIterator", sh, now)
 	if err != nil {
 		return nil, err
 	}
@@ -173,20 +173,10 @@ var buffers = sync.Pool{New: func() any { return new(encoded) }}
 
 // encodeReading writes the answer to GetRecords: NextShardIterator while there may be more, ChildShards at the shard's end.
 func encodeReading(rd *reading, next string, children []childShard) *encoded {
-	size := 256 + len(next) + rd.encodedSize()
-	for i := range rd.records {
-		size += rd.records[i].size()*4/3 + 192
-	}
 	out := buffers.Get().(*encoded)
-	b := append(slices.Grow((*out)[:0], size), `{"Records":[`...)
-	for i := range rd.records {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendRecord(b, &rd.records[i])
-	}
-	b = rd.replayed.appendTo(b)
-	b = append(b, `],"MillisBehindLatest":`...)
+	b := append(slices.Grow((*out)[:0], 256+len(next)+rd.jsonSize()), `{"Records":`...)
+	b = rd.appendRecords(b)
+	b = append(b, `,"MillisBehindLatest":`...)
 	b = strconv.AppendInt(b, rd.behind.Milliseconds(), 10)
 	if next != "" {
 		b = append(b, `,"NextShardIterator":"`...)
@@ -198,4 +188,25 @@ func encodeReading(rd *reading, next string, children []childShard) *encoded {
 	}
 	*out = append(b, '}')
 	return out
+}
+
+// appendRecords writes what was read as a JSON list.
+func (rd *reading) appendRecords(b []byte) []byte {
+	b = append(b, '[')
+	for i := range rd.records {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendRecord(b, &rd.records[i])
+	}
+	return append(rd.replayed.appendTo(b), ']')
+}
+
+// jsonSize is about how long that list is.
+func (rd *reading) jsonSize() int {
+	size := rd.encodedSize()
+	for i := range rd.records {
+		size += rd.records[i].size()*4/3 + 192
+	}
+	return size
 }

@@ -110,8 +110,13 @@ func (r *deleteStreamRequest) do(s *Server, now time.Time) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
+	if len(st.registered(now)) > 0 && !r.EnforceConsumerDeletion {
+		return nil, errorf(ResourceInUse, "Stream %s under account %s has %d consumers; they must be deregistered, or EnforceConsumerDeletion be set.",
+			st.name, s.account, len(st.consumers))
+	}
 	if st.deletedAt.IsZero() {
 		st.deletedAt = now.Add(s.stateDelay)
+		st.dismiss(errorf(ResourceNotFound, "Stream %s under account %s not found.", st.name, s.account))
 	}
 	return nil, nil
 }
@@ -166,7 +171,7 @@ func (r *describeSummaryRequest) do(s *Server, now time.Time) (any, *apiError) {
 		ConsumerCount      int
 		MaxRecordSizeInKiB int
 	}
-	out := summary{description: st.describe(now), MaxRecordSizeInKiB: st.maxRecordSize >> 10}
+	out := summary{description: st.describe(now), MaxRecordSizeInKiB: st.maxRecordSize >> 10, ConsumerCount: len(st.registered(now))}
 	if out.StreamStatus != "CREATING" {
 		out.OpenShardCount = len(st.open)
 	}

@@ -3,6 +3,7 @@ package kinesistest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,11 +22,15 @@ type options struct {
 	region, account string
 	address         string
 	stateDelay      time.Duration
+	consumerDelay   time.Duration
+	secure          bool
 	visibility      time.Duration
 	readLimits      bool
 	writeLimits     bool
 	shardLimit      int
 	lag             func(stream, shard string, actual time.Duration) time.Duration
+
+	subscriptionTimes SubscriptionTimes
 }
 
 // WithClock sets the server's clock: what is expired, trimmed, behind and limited goes by it, and so does the Date header.
@@ -41,6 +46,18 @@ func WithAccount(region, account string) Option {
 
 // WithStateDelay keeps streams CREATING, UPDATING and DELETING for that long. Without it these states are passed at once.
 func WithStateDelay(d time.Duration) Option { return func(o *options) { o.stateDelay = d } }
+
+// WithConsumerDelay keeps consumers CREATING and DELETING for that long. Without it these states are passed at once.
+func WithConsumerDelay(d time.Duration) Option { return func(o *options) { o.consumerDelay = d } }
+
+// WithSubscriptionTimes sets the times of enhanced fan-out.
+func WithSubscriptionTimes(t SubscriptionTimes) Option {
+	return func(o *options) { o.subscriptionTimes = t }
+}
+
+// WithTLS serves HTTPS, with HTTP/2 or HTTP/1.1 as the client asks for by ALPN. The clients made by Client trust the server;
+// others need CertPool.
+func WithTLS() Option { return func(o *options) { o.secure = true } }
 
 // WithVisibilityDelay hides a record from readers until it is that old.
 func WithVisibilityDelay(d time.Duration) Option { return func(o *options) { o.visibility = d } }
@@ -62,15 +79,18 @@ func WithLag(lag func(stream, shard string, actual time.Duration) time.Duration)
 // Server is a Kinesis Data Streams service in this process. All methods are safe for concurrent use.
 type Server struct {
 	options
-	key       []byte // signs iterators and tokens
-	address   string
-	transport *http.Transport // of the clients made by Client
+	key      []byte // signs iterators and tokens
+	address  string
+	identity *identity // nil without TLS
+	// of the clients made by Client and HTTP2Client
+	transport, transport2 *http.Transport
 
 	mu      sync.Mutex // guards what follows; never held across I/O
 	streams map[string]*stream
 	faults  []*Injected
 	counts  map[Call]int
 	epoch   uint32 // iterators of an earlier one have expired
+	live    map[*subscription]struct{}
 
 	run struct {
 		sync.Mutex
@@ -89,10 +109,16 @@ func NewServer(opts ...Option) *Server {
 		key:       make([]byte, 32),
 		streams:   map[string]*stream{},
 		counts:    map[Call]int{},
-		transport: newTransport(),
+		live:      map[*subscription]struct{}{},
+		transport: newTransport(false), transport2: newTransport(true),
 	}
 	for _, o := range opts {
 		o(&s.options)
+	}
+	s.subscriptionTimes = s.subscriptionTimes.orDefault()
+	if s.secure {
+		s.identity = newIdentity()
+		s.transport.TLSClientConfig = &tls.Config{RootCAs: s.identity.pool}
 	}
 	rand.Read(s.key)
 	listener, err := net.Listen("tcp", s.options.address)
@@ -105,18 +131,25 @@ func NewServer(opts ...Option) *Server {
 }
 
 // URL is the endpoint for clients. It stays the same over Stop and Restart.
-func (s *Server) URL() string { return "http://" + s.address }
+func (s *Server) URL() string {
+	if s.identity != nil {
+		return "https://" + s.address
+	}
+	return "http://" + s.address
+}
 
 // serve is called by NewServer, and by Restart with run locked.
 func (s *Server) serve(listener net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
 		Handler:     s,
 		Protocols:   protocols,
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: withConnection,
 		// A connection outlives its handlers, and is counted by the goroutine that accepts it: waiting for that goroutine
 		// and then for the connections misses none.
 		ConnState: func(_ net.Conn, state http.ConnState) {
@@ -128,11 +161,18 @@ func (s *Server) serve(listener net.Listener) {
 			}
 		},
 	}
+	if s.identity != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{s.identity.certificate}}
+	}
 	done := make(chan struct{})
 	s.run.http, s.run.cancel, s.run.done = server, cancel, done
 	go func() {
 		defer close(done)
-		server.Serve(listener)
+		if s.identity != nil {
+			server.ServeTLS(mutableListener{listener}, "", "")
+		} else {
+			server.Serve(mutableListener{listener})
+		}
 	}()
 }
 
@@ -184,6 +224,7 @@ func (s *Server) Close() {
 	s.stop()
 	s.run.Unlock()
 	s.transport.CloseIdleConnections()
+	s.transport2.CloseIdleConnections()
 }
 
 // CreateStream makes an ACTIVE stream of that many shards, at once.
@@ -202,9 +243,11 @@ func (s *Server) CreateStream(name string, shards int) error {
 func (s *Server) DeleteStream(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.find(name, s.now()); err != nil {
+	st, err := s.find(name, s.now())
+	if err != nil {
 		return err
 	}
+	st.dismiss(errorf(ResourceNotFound, "Stream %s under account %s not found.", name, s.account))
 	delete(s.streams, name)
 	return nil
 }

@@ -36,6 +36,8 @@ type stream struct {
 	keyID         string // of KMS; "" when the stream is not encrypted
 	shards        []*shard
 	open          []*shard // by hash range
+	consumers     []*consumer
+	registrations map[string]int64 // by a consumer's name: the last one's moment, seconds since 1970
 }
 
 type shard struct {
@@ -54,6 +56,22 @@ type shard struct {
 	replay  *Replay // nil for a shard that stores its records
 	read    readLimit
 	write   writeLimit
+	changed chan struct{} // nil while nobody waits; closed when there is something new to read
+}
+
+// changing is closed when a record is put or the shard is closed.
+func (sh *shard) changing() <-chan struct{} {
+	if sh.changed == nil {
+		sh.changed = make(chan struct{})
+	}
+	return sh.changed
+}
+
+func (sh *shard) change() {
+	if sh.changed != nil {
+		close(sh.changed)
+		sh.changed = nil
+	}
 }
 
 func shardID(index uint32) string { return fmt.Sprintf("shardId-%012d", index) }
@@ -91,6 +109,7 @@ func (st *stream) addShard(now time.Time, keys hashRange, parents ...*shard) *sh
 
 func (st *stream) closeShard(sh *shard, now time.Time) {
 	sh.closed = now
+	sh.change()
 	st.open = slices.DeleteFunc(st.open, func(s *shard) bool { return s == sh })
 }
 
@@ -145,6 +164,7 @@ func (sh *shard) append(r Record, now time.Time) Record {
 	r.SequenceNumber = sh.sequence(r.index, r.Arrival).String()
 	sh.records = append(sh.records, r)
 	sh.last = Record{index: r.index, Arrival: r.Arrival}
+	sh.change()
 	return r
 }
 
@@ -176,6 +196,9 @@ type reading struct {
 	behind time.Duration // MillisBehindLatest, before it is rounded
 	ended  bool          // the shard is closed and nothing comes after records
 }
+
+// len is how many records they are.
+func (rd *reading) len() int { return len(rd.records) + rd.count }
 
 // readFrom reads at most count records and, unless the first one alone is larger, at most size bytes.
 // Records younger than delay are not visible yet.

@@ -31,7 +31,8 @@ type operation interface {
 type request interface {
 	// about is the stream and the shard that the call concerns, as far as the request tells.
 	about(s *Server) (stream, shard string)
-	// do answers: with something to be encoded as JSON, an *encoded that is JSON already, or nil for an empty body.
+	// do answers: with something to be encoded as JSON, an *encoded that is JSON already, nil for an empty body, or a
+	// *subscription that pushes its answer.
 	do(s *Server, now time.Time) (any, *apiError)
 }
 
@@ -89,6 +90,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	out, failure := req.do(s, s.now())
+	if sub, ok := out.(*subscription); ok {
+		s.push(w, r, in, sub)
+		return
+	}
 	s.answer(w, r, in, out, failure)
 }
 
