@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
@@ -38,7 +39,15 @@ func (w *worker) finish(ctx context.Context, h *lease.Held, last retrieval.Read)
 	if err != nil {
 		return err
 	}
-	if err := createLeases(ctx, w.table, children); err != nil {
+	var ancestors []lease.Lease
+	if slices.ContainsFunc(children, func(c lease.Lease) bool { return len(c.Parents) > 1 }) {
+		snapshot, err := w.table.Scan(ctx, true)
+		if err != nil {
+			return err
+		}
+		ancestors = shard.MissingAncestors(children, listed, byKey(snapshot.Leases), w.stream.identity.Brand())
+	}
+	if err := createLeases(ctx, w.table, append(ancestors, children...)); err != nil {
 		return err
 	}
 	var ids []string
@@ -57,6 +66,10 @@ func (w *worker) finish(ctx context.Context, h *lease.Held, last retrieval.Read)
 	if err := h.Release(releasing); err != nil {
 		return fmt.Errorf("writing the end of %s: %w", parent.Key, err)
 	}
+	if h.Stored().Sequence != checkpoint.ShardEnd {
+		// Somebody has taken the lease before the end was written. He reads the rest again, and the children wait for him.
+		return fmt.Errorf("writing the end of %s: %w", parent.Key, lease.ErrLost)
+	}
 	w.in.log.Infof("Shard %s is read to its end and followed by %v", parent.Key, ids)
 	w.mu.Lock()
 	parent.Checkpoint = checkpoint.Position{Sequence: checkpoint.ShardEnd}
@@ -65,6 +78,14 @@ func (w *worker) finish(ctx context.Context, h *lease.Held, last retrieval.Read)
 	w.mu.Unlock()
 	w.manager.Rescan()
 	return nil
+}
+
+func byKey(leases []lease.Lease) map[string]lease.Lease {
+	keyed := make(map[string]lease.Lease, len(leases))
+	for _, l := range leases {
+		keyed[l.Key] = l
+	}
+	return keyed
 }
 
 // audit looks after the lineage as long as the worker lives.
@@ -103,10 +124,7 @@ func (a *auditor) audit(ctx context.Context, w *worker, now time.Time) error {
 	if err := lease.CheckStream(snapshot.Leases, w.stream.identity.Brand()); err != nil {
 		return err
 	}
-	leases := make(map[string]lease.Lease, len(snapshot.Leases))
-	for _, l := range snapshot.Leases {
-		leases[l.Key] = l
-	}
+	leases := byKey(snapshot.Leases)
 	brand := w.stream.identity.Brand()
 	start := w.start
 	if start.Position == checkpoint.Latest {
@@ -118,6 +136,7 @@ func (a *auditor) audit(ctx context.Context, w *worker, now time.Time) error {
 		return err
 	}
 	due := a.due(append(missing, holes...))
+	due = append(shard.MissingAncestors(due, listed, leases, brand), due...)
 	if len(due) > 0 {
 		w.in.log.Warnf("The lease table lacks leases of %d shards, %s the first; they are read from %s on", len(due), due[0].Key, due[0].Checkpoint)
 		if err := createLeases(ctx, w.table, due); err != nil {

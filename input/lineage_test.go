@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
@@ -211,4 +215,127 @@ func TestI2AClosedShardThatIsNotFoundForAMomentIsReadOn(t *testing.T) {
 	if want := append(parents, "child"); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v", got)
 	}
+}
+
+// keyFor returns a partition key whose records go to the given shard.
+func (w *world) keyFor(shard string) string {
+	w.t.Helper()
+	for i := range 1000 {
+		key := fmt.Sprint("key ", i)
+		records, err := w.kinesis.Put("stream", key, []byte("root"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if all := w.kinesis.Records("stream")[shard]; len(all) > 0 && all[len(all)-1].SequenceNumber == records[0].SequenceNumber {
+			return key
+		}
+	}
+	w.t.Fatalf("no key found for %s", shard)
+	return ""
+}
+
+// readBut acks what comes for a while, except batches of one shard. It returns the shards that came.
+func (w *world) readBut(in *input, held string, d time.Duration) (came []string, ack service.AckFunc) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	for {
+		batch, done, err := in.ReadBatch(ctx)
+		if err != nil {
+			return came, ack
+		}
+		id, _ := batch[0].MetaGetMut(attempt.RecordIDKey)
+		from := id.(*attempt.RecordID).Attempt().Shard()
+		came = append(came, from)
+		if from == held {
+			ack = done
+			continue
+		}
+		_ = done(context.Background(), nil)
+	}
+}
+
+const shard1 = "shardId-000000000001"
+
+func TestI3AMergedShardWaitsForAParentThatHasNoLeaseYet(t *testing.T) {
+	w := newWorld(t, 2)
+	w.keyFor(shard0)
+	key := w.keyFor(shard1)
+	a, b := w.split(shard0), w.split(shard1)
+	merged := w.merge(a[1], b[0])
+	for i := range 20 {
+		w.put(fmt.Sprint(i), "late")
+	}
+	w.put(key, "late")
+	in := w.connected()
+	came, ack := w.readBut(in, shard1, 3*time.Second)
+	if ack == nil || !slices.Contains(came, a[0]) {
+		t.Fatalf("only %v came", came)
+	}
+	if slices.Contains(came, merged) {
+		t.Fatalf("%s came before all of its grandparent %s was delivered: %v", merged, shard1, came)
+	}
+	_ = ack(context.Background(), nil)
+	w.eventually("the merged shard is read", func() bool {
+		came, _ := w.readBut(in, "", 50*time.Millisecond)
+		return slices.Contains(came, merged)
+	})
+	if got := w.lease(b[0], "checkpoint"); got != "SHARD_END" {
+		t.Fatalf("the merged shard is read while its other parent is at %s", got)
+	}
+}
+
+func TestI3AnEndThatAThiefHasPreventedFreesNoChildren(t *testing.T) {
+	w := newWorld(t, 2)
+	w.keyFor(shard0)
+	w.keyFor(shard1)
+	in := w.connected()
+	_, ack := w.readBut(in, shard0, 500*time.Millisecond)
+	if ack == nil {
+		t.Fatal("nothing of the first shard came")
+	}
+	merged := w.merge(shard0, shard1)
+	w.put("late", "late")
+	w.eventually("the merged shard's lease is held", func() bool { return w.lease(merged, "leaseOwner") != "" })
+	hang := w.kinesis.Inject(kinesistest.Fault{Operation: "ListShards", Kind: kinesistest.Hang})
+	_ = ack(context.Background(), nil)
+	w.readBut(in, "", 500*time.Millisecond) // the rest of the first shard, if more than one batch
+	<-hang.Hit()
+	if _, err := w.dynamodb.Client().UpdateItem(w.ctx(), &dynamodb.UpdateItemInput{
+		TableName:        aws.String("application"),
+		Key:              map[string]types.AttributeValue{"leaseKey": &types.AttributeValueMemberS{Value: shard0}},
+		UpdateExpression: aws.String("SET leaseOwner = :thief ADD leaseCounter :one"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":thief": &types.AttributeValueMemberS{Value: "thief"}, ":one": &types.AttributeValueMemberN{Value: "1"},
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	hang.Remove()
+	if came, _ := w.readBut(in, "", 1500*time.Millisecond); slices.Contains(came, merged) {
+		t.Fatal("the merged shard is read although the thief reads its parent")
+	}
+}
+
+func TestI3AStaleScanWithoutAParentFreesNoChild(t *testing.T) {
+	w := newWorld(t, 2)
+	w.keyFor(shard0)
+	w.keyFor(shard1)
+	in := w.connected()
+	_, ack := w.readBut(in, shard0, 500*time.Millisecond)
+	if ack == nil {
+		t.Fatal("nothing of the first shard came")
+	}
+	merged := w.merge(shard0, shard1)
+	w.put("late", "late")
+	w.eventually("the merged shard's lease is held", func() bool { return w.lease(merged, "leaseOwner") != "" })
+	in.mu.worker.Scanned(nil)
+	if came, _ := w.readBut(in, "", 300*time.Millisecond); slices.Contains(came, merged) {
+		t.Fatal("the merged shard is read before its parent is delivered")
+	}
+	_ = ack(context.Background(), nil)
+	w.eventually("the merged shard is read", func() bool {
+		came, _ := w.readBut(in, "", 50*time.Millisecond)
+		return slices.Contains(came, merged)
+	})
 }

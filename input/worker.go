@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ type worker struct {
 	mu struct {
 		sync.Mutex
 		leases  map[string]lease.Lease // as last scanned
-		waiting map[string]*lease.Held // held, but not to be read yet: parents first
+		waiting map[string]*waiting    // held, but not to be read yet: parents first
 		runs    map[string]*run
 		refused map[string]error // held, and not readable for a reason that only a person can mend
 		trouble error            // why the whole component can't work; nil: it works
@@ -54,7 +55,7 @@ func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, err
 	w := &worker{in: in, stream: s, start: start, clients: c, table: in.table(c)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.mu.leases = map[string]lease.Lease{}
-	w.mu.waiting = map[string]*lease.Held{}
+	w.mu.waiting = map[string]*waiting{}
 	w.mu.runs = map[string]*run{}
 	w.mu.refused = map[string]error{}
 	w.mu.turned = make(chan struct{})
@@ -106,7 +107,7 @@ func (w *worker) Acquired(h *lease.Held) {
 	defer w.mu.Unlock()
 	key := h.Lease().Key
 	w.mu.leases[key] = h.Lease()
-	w.mu.waiting[key] = h
+	w.mu.waiting[key] = &waiting{held: h}
 	w.startReadyLocked()
 }
 
@@ -121,12 +122,59 @@ func (w *worker) Scanned(leases []lease.Lease) {
 	w.startReadyLocked()
 }
 
+// waiting is a lease that is held and not read yet.
+type waiting struct {
+	held    *lease.Held
+	looking bool            // a consistent look for its parents is under way
+	absent  map[string]bool // parents that had no lease when it was looked for them
+}
+
+// unseen are the parents that the scan shows no lease of, and that were not looked for. The scan may be stale: a merged
+// shard's lease is made right behind that of its other parent, and may be seen before it.
+func (w *waiting) unseen(leases map[string]lease.Lease) (unseen []string) {
+	for _, p := range w.held.Lease().Parents {
+		if _, has := leases[p]; !has && !w.absent[p] {
+			unseen = append(unseen, p)
+		}
+	}
+	return unseen
+}
+
+// lookForParents reads the leases of a waiting shard's parents consistently (r3.3). A look that fails is repeated after
+// the next scan.
+func (w *worker) lookForParents(waits *waiting, parents []string) {
+	found, absent := map[string]lease.Lease{}, map[string]bool{}
+	for _, p := range parents {
+		l, has, err := w.table.Get(w.ctx, p)
+		switch {
+		case err != nil:
+			w.in.log.Debugf("Looking for a parent of %s failed, trying again: %v", waits.held.Lease().Key, err)
+		case has:
+			found[p] = l
+		default:
+			absent[p] = true
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.Copy(w.mu.leases, found)
+	waits.looking = false
+	if waits.absent == nil {
+		waits.absent = map[string]bool{}
+	}
+	maps.Copy(waits.absent, absent)
+	if len(found)+len(absent) == len(parents) { // else it would be tried again at once, without a pause
+		w.startReadyLocked()
+	}
+}
+
 // startReadyLocked starts the runs of the held leases whose parents have ended. It must be called with mu held.
 func (w *worker) startReadyLocked() {
 	if w.mu.stopped {
 		return
 	}
-	for key, h := range w.mu.waiting {
+	for key, waits := range w.mu.waiting {
+		h := waits.held
 		select {
 		case <-h.Lost():
 			delete(w.mu.waiting, key)
@@ -134,6 +182,13 @@ func (w *worker) startReadyLocked() {
 		default:
 		}
 		if len(shard.WaitsFor(h.Lease(), w.mu.leases)) > 0 {
+			continue
+		}
+		if unseen := waits.unseen(w.mu.leases); len(unseen) > 0 {
+			if !waits.looking {
+				waits.looking = true
+				w.owned.Go(func() { w.lookForParents(waits, unseen) })
+			}
 			continue
 		}
 		delete(w.mu.waiting, key)

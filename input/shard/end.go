@@ -83,3 +83,43 @@ func MissingChildren(listed []Shard, leases map[string]lease.Lease, stream strin
 	}
 	return missing
 }
+
+// MissingAncestors returns the leases, parents first, that have to exist before those of the given children: of shards
+// that nobody has come to yet, because an ancestor of theirs is still being read. A merge has two parents. When the first
+// of them ends, the other may be a grandchild of a shard in the middle of its backlog; without a lease it would look
+// like a shard that was never ours or is cleaned up already, and the merged shard would be read before it (I3). (KCL
+// waits with the end of the first parent instead, and holds a lease for nothing as long as the other takes.)
+//
+// Such a shard cannot have been cleaned up: that comes after its child has begun. One without a leased ancestor lies
+// before the start position and gets no lease.
+func MissingAncestors(children []lease.Lease, listed []Shard, leases map[string]lease.Lease, stream string) []lease.Lease {
+	byID := make(map[string]Shard, len(listed))
+	for _, s := range listed {
+		byID[s.ID] = s
+	}
+	descends, begun := descendants(listed, leases), begunBelow(listed, leases)
+	wanted := map[string]lease.Lease{}
+	for _, c := range children {
+		if _, has := leases[c.Key]; has {
+			continue
+		}
+		for queue := slices.Clone(c.Parents); len(queue) > 0; queue = queue[1:] {
+			id := queue[0]
+			s, shown := byID[id]
+			_, has := leases[id]
+			_, seen := wanted[id]
+			if !shown || has || seen || !descends[id] || begun[id] {
+				continue
+			}
+			wanted[id] = childLease(s, c, stream)
+			queue = append(queue, s.Parents...)
+		}
+	}
+	var missing []lease.Lease
+	for _, s := range byStart(listed) {
+		if l, want := wanted[s.ID]; want {
+			missing = append(missing, l)
+		}
+	}
+	return missing
+}

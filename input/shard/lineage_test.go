@@ -67,6 +67,36 @@ func TestMissingChildren(t *testing.T) {
 	}
 }
 
+func TestMissingAncestorsOfAMerge(t *testing.T) {
+	// Two roots: a is split into a1 and a2; b into b0, whose child b1 is merged with a2.
+	listed := []Shard{
+		closed("a", "1"), closed("b", "1"), closed("a1", "2", "a"), closed("a2", "2", "a"),
+		closed("b0", "2", "b"), closed("b1", "3", "b0"), open("m", "4", "a2", "b1"),
+	}
+	child := at("m", checkpoint.TrimHorizon)
+	child.Parents = []string{"a2", "b1"}
+	for _, tc := range []struct {
+		name   string
+		leases []lease.Lease
+		want   []string
+	}{
+		{"the other root is being read", []lease.Lease{at("b", "5"), at("a2", "5")}, []string{"b0", "b1"}},
+		{"the other parent has its lease", []lease.Lease{at("b1", "5"), at("a2", "5")}, nil},
+		{"the other parent lies before the start", []lease.Lease{at("a2", "5")}, nil},
+		{"the child has its lease", []lease.Lease{at("b", checkpoint.ShardEnd), at("a2", "5"), at("m", checkpoint.TrimHorizon)}, nil},
+	} {
+		got := MissingAncestors([]lease.Lease{child}, listed, table(tc.leases...), "brand")
+		if !slices.Equal(keys(got), tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, keys(got), tc.want)
+		}
+		for _, l := range got {
+			if l.Checkpoint.Sequence != checkpoint.TrimHorizon || l.Stream != "brand" {
+				t.Errorf("%s: %+v", tc.name, l)
+			}
+		}
+	}
+}
+
 func TestCleanable(t *testing.T) {
 	listed := []Shard{closed("p", "1"), open("c", "2", "p"), open("d", "2", "p")}
 	child := func(key, sequence string) lease.Lease {
