@@ -66,17 +66,21 @@ type run struct {
 		queue   []retrieval.Record // read, not yet handed out
 		queued  int64              // their charge
 		last    checkpoint.Position
-		flight  *flight       // the batch that is away
-		replay  []handed      // to be handed out before anything new
-		timer   *time.Timer   // wakes the run when the pause before the replay is over
-		notYet  bool          // that pause
-		failed  int           // failures in a row
-		stuck   time.Time     // since when nothing was delivered although something was handed out; zero: not stuck
-		warned  bool          // that it is stuck
-		trouble error         // of the reader's last call, nil after a good one
-		since   time.Time     // of that trouble
-		over    bool          // nothing more is handed out
-		changed chan struct{} // closed and replaced when the queue shrinks
+		flight  *flight     // the batch that is away
+		replay  []handed    // to be handed out before anything new
+		timer   *time.Timer // wakes the run when the pause before the replay is over
+		notYet  bool        // that pause
+		failed  int         // failures in a row
+		stuck   time.Time   // since when nothing was delivered although something was handed out; zero: not stuck
+		warned  bool        // that it is stuck
+		// patience gives the queue back when the shard has been stuck for too long.
+		patience   *time.Timer
+		dropped    bool // it was given back, and reading has not begun again
+		stopReader context.CancelFunc
+		trouble    error         // of the reader's last call, nil after a good one
+		since      time.Time     // of that trouble
+		over       bool          // nothing more is handed out
+		changed    chan struct{} // closed and replaced when the queue shrinks
 	}
 }
 
@@ -107,10 +111,16 @@ func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, fi
 
 // read is the run's reader goroutine. It returns when ctx ends, or when the shard's end is written.
 func (r *run) read(ctx context.Context) {
+	reading, stop := r.readerContext(ctx)
 	reader := r.newReader(r.from)
-	defer func() { reader.Close() }()
+	defer func() {
+		reader.Close()
+		stop()
+	}()
 	anew := func() {
 		reader.Close()
+		stop()
+		reading, stop = r.readerContext(ctx)
 		reader = r.newReader(r.resumeFrom())
 	}
 	var ended *retrieval.Read // the last read of the shard, once it has come
@@ -144,10 +154,14 @@ func (r *run) read(ctx context.Context) {
 			}
 			continue
 		}
-		read, err := reader.Next(ctx, r.holdsNothing)
+		read, err := reader.Next(reading, r.holdsNothing)
 		if ctx.Err() != nil {
 			r.discard(read)
 			return
+		}
+		if reading.Err() != nil {
+			r.discard(read)
+			continue // the queue was given back
 		}
 		if err != nil {
 			r.readFailed(err)
@@ -234,64 +248,74 @@ func (r *run) readTrouble(now time.Time, longer time.Duration) error {
 }
 
 // wait blocks until there is enough of whatever is waited for. Dropped tells that the queue was given back meanwhile, so
-// that reading has to begin again behind what was handed out.
+// that reading has to begin again behind what was handed out; it returns so as soon as the shard moves again.
 func (r *run) wait(ctx context.Context, enoughLocked func() bool) (dropped bool, err error) {
 	for {
 		r.mu.Lock()
-		enough := enoughLocked()
-		changed := r.mu.changed
-		var patience <-chan time.Time
-		var timer *time.Timer
-		if len(r.mu.queue) > 0 && !r.mu.stuck.IsZero() {
-			timer = time.NewTimer(time.Until(r.mu.stuck.Add(blockedAfter)))
-			patience = timer.C
-		}
-		r.mu.Unlock()
-		if enough && !dropped {
-			if timer != nil {
-				timer.Stop()
-			}
-			return false, ctx.Err()
-		}
-		if dropped && r.moving() {
+		dropped, moving := r.mu.dropped, r.mu.stuck.IsZero()
+		if dropped && moving {
+			r.mu.dropped = false
+			r.mu.Unlock()
 			return true, nil
+		}
+		enough := !dropped && enoughLocked()
+		changed := r.mu.changed
+		r.mu.Unlock()
+		if enough {
+			return false, ctx.Err()
 		}
 		select {
 		case <-changed:
-		case <-patience:
-			dropped = r.dropQueue() || dropped
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if timer != nil {
-			timer.Stop()
-		}
-		if err != nil {
-			return dropped, err
+			return false, ctx.Err()
 		}
 	}
 }
 
-// moving tells whether the run can take records again after it gave its queue back.
-func (r *run) moving() bool {
+// readerContext is the context of one reader. It ends when the queue is given back, wherever the reader waits then: most
+// of all behind the budget that is given back.
+func (r *run) readerContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mu.stuck.IsZero()
+	r.mu.stopReader = cancel
+	if r.mu.dropped {
+		cancel()
+	}
+	return ctx, cancel
 }
 
-// dropQueue gives back all that waits to be handed out, if the shard still is stuck.
-func (r *run) dropQueue() bool {
+// dropQueue gives back all that waits to be handed out, if the shard still is stuck, and ends reading until it moves.
+func (r *run) dropQueue() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.mu.stuck.IsZero() || time.Since(r.mu.stuck) < blockedAfter {
-		return false
+	if r.mu.over || r.mu.stuck.IsZero() || time.Since(r.mu.stuck) < blockedAfter {
+		return
 	}
 	if !r.mu.warned {
 		r.mu.warned = true
 		r.log.Warnf("Shard %s is blocked: nothing of it was delivered for %s; it is read again when its batch gets through", r.shard, blockedAfter)
 	}
+	r.mu.dropped = true
+	if r.mu.stopReader != nil {
+		r.mu.stopReader()
+	}
 	r.dropQueueLocked()
-	return true
+}
+
+// handedOutLocked starts the patience with a shard that holds a batch. It must be called with mu held.
+func (r *run) handedOutLocked() {
+	if r.mu.stuck.IsZero() {
+		r.mu.stuck = time.Now()
+		r.mu.patience = time.AfterFunc(blockedAfter, r.dropQueue)
+	}
+}
+
+// deliveredLocked notes that the shard has got on. It must be called with mu held.
+func (r *run) deliveredLocked() {
+	r.mu.failed, r.mu.stuck, r.mu.warned = 0, time.Time{}, false
+	r.mu.patience.Stop()
+	r.changedLocked()
 }
 
 // dropQueueLocked must be called with mu held.
@@ -333,6 +357,11 @@ func (r *run) add(read retrieval.Read) bool {
 		r.discard(read)
 		return false
 	}
+	if r.mu.dropped {
+		r.mu.Unlock()
+		r.discard(read)
+		return true
+	}
 	r.mu.queue = append(r.mu.queue, read.Records...)
 	for i := range read.Records {
 		r.mu.queued += read.Records[i].Charge()
@@ -373,9 +402,7 @@ func (r *run) handOut() (service.MessageBatch, service.AckFunc) {
 		f.charge += records[i].record.Charge()
 	}
 	r.mu.flight = f
-	if r.mu.stuck.IsZero() {
-		r.mu.stuck = time.Now()
-	}
+	r.handedOutLocked()
 	ack := func(_ context.Context, err error) error {
 		r.acked(f, err)
 		return nil
@@ -438,8 +465,7 @@ func (r *run) acked(f *flight, err error) {
 			r.mu.tracker.Confirm(f.records[i].ticket)
 		}
 		r.budget.Release(f.charge)
-		r.mu.failed, r.mu.stuck, r.mu.warned = 0, time.Time{}, false
-		r.changedLocked()
+		r.deliveredLocked()
 	} else {
 		r.planReplayLocked(f, err)
 	}
@@ -471,8 +497,7 @@ func (r *run) planReplayLocked(f *flight, err error) {
 	}
 	if len(replay) == 0 {
 		// All of it is stored, though something else in the pipeline failed.
-		r.mu.failed, r.mu.stuck = 0, time.Time{}
-		r.changedLocked()
+		r.deliveredLocked()
 		return
 	}
 	r.mu.failed++
@@ -519,8 +544,10 @@ func (r *run) endLocked() {
 		return
 	}
 	r.mu.over = true
-	if r.mu.timer != nil {
-		r.mu.timer.Stop()
+	for _, timer := range []*time.Timer{r.mu.timer, r.mu.patience} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	for i := range r.mu.replay {
 		r.budget.Release(r.mu.replay[i].record.Charge())

@@ -420,6 +420,50 @@ func TestABlockedShardGivesItsQueueBackAndReadsItAgain(t *testing.T) {
 	})
 }
 
+// A queue that is not full, since the shard is quiet or the budget used up, is given back as well: the reader waits for
+// records or for room then, not for the queue.
+func TestRule32ABlockedShardGivesBackAQueueThatIsNotFull(t *testing.T) {
+	for name, room := range map[string]int{"quiet": 1000, "behind the budget": 8} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				budget := retrieval.NewBudget(int64(room)*(400+11), 1000)
+				s := newStage(t, budget, 10)
+				s.shard.put(3)
+				got, _, ack := s.next()
+				for len(got) < 3 {
+					_ = ack(t.Context(), nil)
+					var more []int
+					more, _, ack = s.next()
+					got = append(got, more...)
+				}
+				s.shard.put(20)
+				time.Sleep(blockedAfter / 2)
+				synctest.Wait()
+				away := int64(len(s.run.mu.flight.records))
+				if _, records := budget.Held(); records == 0 {
+					t.Fatal("nothing was queued")
+				}
+				time.Sleep(blockedAfter)
+				synctest.Wait()
+				if bytes, records := budget.Held(); records != 0 || bytes != away*(10+1+400) {
+					t.Fatalf("the blocked shard still holds %d records, %d bytes", records, bytes)
+				}
+				_ = ack(t.Context(), nil)
+				for want := 4; want <= 23; {
+					got, _, ack = s.next()
+					for _, n := range got {
+						if n != want {
+							t.Fatalf("got %d, want %d", n, want)
+						}
+						want++
+					}
+					_ = ack(t.Context(), nil)
+				}
+			})
+		})
+	}
+}
+
 func TestI8AStuckShardHoldsAFewBatchesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := retrieval.NewBudget(1<<30, 1_000_000)
