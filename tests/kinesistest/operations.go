@@ -29,6 +29,8 @@ var operations = map[string]operation{
 	"StopStreamEncryption":          decoder[stopEncryptionRequest, *stopEncryptionRequest]{},
 	"SubscribeToShard":              decoder[subscribeRequest, *subscribeRequest]{},
 	"UpdateMaxRecordSize":           decoder[updateMaxRecordSizeRequest, *updateMaxRecordSizeRequest]{},
+	"UpdateShardCount":              decoder[updateShardCountRequest, *updateShardCountRequest]{},
+	"UpdateStreamMode":              decoder[updateStreamModeRequest, *updateStreamModeRequest]{},
 }
 
 // streamRef is how most requests name their stream: by name, by ARN, or by both if they agree.

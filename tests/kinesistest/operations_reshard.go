@@ -54,6 +54,9 @@ func (r *splitShardRequest) about(*Server) (stream, shard string) { return r.nam
 
 func (r *splitShardRequest) do(s *Server, now time.Time) (any, *apiError) {
 	return s.update(&r.streamRef, now, func(st *stream) *apiError {
+		if st.onDemand {
+			return s.wrongMode(st)
+		}
 		sh, err := s.openShard(st, r.ShardToSplit, now)
 		if err != nil {
 			return err
@@ -76,13 +79,27 @@ func (s *Server) split(st *stream, sh *shard, at hashKey, now time.Time) ([2]*sh
 	if err := s.admitShards(1); err != nil {
 		return [2]*shard{}, err
 	}
-	now = st.reshardTime(now)
+	return st.cut(sh, at, st.reshardTime(now)), nil
+}
+
+// cut replaces a shard by two, of which the upper starts at at.
+func (st *stream) cut(sh *shard, at hashKey, now time.Time) [2]*shard {
 	st.closeShard(sh, now)
-	below := toHashKey(new(big.Int).Sub(at.int(), big.NewInt(1)))
 	return [2]*shard{
-		st.addShard(now, hashRange{sh.keys.first, below}, sh),
+		st.addShard(now, hashRange{sh.keys.first, at.previous()}, sh),
 		st.addShard(now, hashRange{at, sh.keys.last}, sh),
-	}, nil
+	}
+}
+
+// join replaces two shards that touch by one. The first is the one that a merge names first.
+func (st *stream) join(a, b *shard, now time.Time) *shard {
+	st.closeShard(a, now)
+	st.closeShard(b, now)
+	low, high := a, b
+	if high.keys.first.compare(low.keys.first) < 0 {
+		low, high = high, low
+	}
+	return st.addShard(now, hashRange{low.keys.first, high.keys.last}, a, b)
 }
 
 // reshardTime is when shards are closed and opened: not before the last record, if the clock was set back.
@@ -108,6 +125,9 @@ func (r *mergeShardsRequest) about(*Server) (stream, shard string) { return r.na
 
 func (r *mergeShardsRequest) do(s *Server, now time.Time) (any, *apiError) {
 	return s.update(&r.streamRef, now, func(st *stream) *apiError {
+		if st.onDemand {
+			return s.wrongMode(st)
+		}
 		_, err := s.merge(st, r.ShardToMerge, r.AdjacentShardToMerge, now)
 		return err
 	})
@@ -130,10 +150,7 @@ func (s *Server) merge(st *stream, shardID, adjacentID string, now time.Time) (*
 		return nil, errorf(InvalidArgument, "Shards %s and %s in stream %s under account %s are not an adjacent pair of shards eligible for merging",
 			a.id, b.id, st.name, s.account)
 	}
-	now = st.reshardTime(now)
-	st.closeShard(a, now)
-	st.closeShard(b, now)
-	return st.addShard(now, hashRange{low.keys.first, high.keys.last}, a, b), nil
+	return st.join(a, b, st.reshardTime(now)), nil
 }
 
 // openShard finds a shard that can be split or merged.
