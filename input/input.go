@@ -56,7 +56,7 @@ type input struct {
 	ready    *dispatcher
 	convert  *converter
 
-	// connecting is held by Connect and Close, which the engine may call at the same time.
+	// connecting is held by Connect. Close does not wait for it: a Connect may hang for as long as its context allows.
 	connecting sync.Mutex
 	failures   int       // of Connect in a row; guarded by connecting
 	answered   time.Time // Kinesis' clock at its first answer; guarded by connecting
@@ -216,7 +216,10 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 			}
 			continue
 		}
-		if trouble != nil {
+		switch {
+		case errors.Is(trouble, service.ErrEndOfInput):
+			return nil, nil, trouble
+		case trouble != nil:
 			return nil, nil, service.ErrNotConnected
 		}
 		r := in.ready.next(ctx, turned)

@@ -12,6 +12,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"go.uber.org/goleak"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
@@ -358,5 +360,44 @@ func TestConnectNamesTheMissingStreamAndGoesOnWhenItIsThere(t *testing.T) {
 	}
 	if err := in.Connect(w.ctx()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestCloseWakesAReadBatchThatWaits(t *testing.T) {
+	in := newWorld(t, 1).connected()
+	read := make(chan error)
+	go func() {
+		_, _, err := in.ReadBatch(context.Background())
+		read <- err
+	}()
+	time.Sleep(10 * time.Millisecond) // usually it waits by now; the outcome is the same
+	if err := in.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-read:
+		if !errors.Is(err, service.ErrEndOfInput) {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("ReadBatch waits for ever")
+	}
+	if _, _, err := in.ReadBatch(context.Background()); !errors.Is(err, service.ErrEndOfInput) {
+		t.Fatalf("after Close: %v", err)
+	}
+}
+
+func TestR5AnUnanchoredLatestRowIsReadWhateverTheConfiguredStartIs(t *testing.T) {
+	in := newWorld(t, 1).connected() // TRIM_HORIZON
+	w := in.mu.worker
+	l := lease.Lease{Key: shard0, Checkpoint: checkpoint.Position{Sequence: checkpoint.Latest}}
+	if at := w.anchorFor(l); !at.Equal(w.stream.anchor()) {
+		t.Fatalf("the anchor is %s, and without one the shard is never read", at)
+	}
+	for _, other := range []string{checkpoint.TrimHorizon, checkpoint.AtTimestamp, "5", checkpoint.ShardEnd} {
+		l.Checkpoint.Sequence = other
+		if at := w.anchorFor(l); !at.IsZero() {
+			t.Fatalf("%s got the anchor %s", other, at)
+		}
 	}
 }

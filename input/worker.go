@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redpanda-data/benthos/v4/public/service"
+
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
@@ -44,7 +46,7 @@ type worker struct {
 		waiting map[string]*waiting    // held, but not to be read yet: parents first
 		runs    map[string]*run
 		refused map[string]error // held, and not readable for a reason that only a person can mend
-		trouble error            // why the whole component can't work; nil: it works
+		trouble error            // why the whole component can't work; nil: it works; ErrEndOfInput: it was stopped
 		// turned is closed and replaced whenever trouble appears or goes.
 		turned  chan struct{}
 		stopped bool
@@ -84,8 +86,13 @@ func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, err
 // anchorFor is the moment to store beside a sentinel that has none. Only what the sentinel already means may be stored:
 // "now" would override the configuration, and lose records.
 func (w *worker) anchorFor(l lease.Lease) time.Time {
-	if l.Checkpoint.Sequence == w.start.Position && l.Checkpoint.Sequence != checkpoint.TrimHorizon {
+	switch {
+	case l.Checkpoint.Sequence == checkpoint.TrimHorizon:
+	case l.Checkpoint.Sequence == w.start.Position:
 		return w.start.At
+	case l.Checkpoint.Sequence == checkpoint.Latest:
+		// A KCL worker has made the row since we came, so it cannot mean more than what came since then.
+		return w.stream.anchor()
 	}
 	return time.Time{}
 }
@@ -298,6 +305,14 @@ func (w *worker) lookAgain() error {
 func (w *worker) setTrouble(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.mu.stopped {
+		return // the stop was told, and is final
+	}
+	w.setTroubleLocked(err)
+}
+
+// setTroubleLocked must be called with mu held.
+func (w *worker) setTroubleLocked(err error) {
 	turned := (err == nil) != (w.mu.trouble == nil)
 	w.mu.trouble = err
 	if turned {
@@ -318,6 +333,9 @@ func (w *worker) state() (turned <-chan struct{}, trouble error) {
 func (w *worker) stop(ctx context.Context) error {
 	w.mu.Lock()
 	w.mu.stopped = true
+	// Both wake a ReadBatch or Connect that waits: wrappers of inputs close them without ending its context first.
+	w.setTroubleLocked(nil)
+	w.setTroubleLocked(service.ErrEndOfInput)
 	for _, r := range w.mu.runs {
 		r.end()
 	}
