@@ -14,7 +14,7 @@ const (
 
 	// softMemory is how much memory, in bytes, the process takes before the collector works harder than gcPercent asks
 	// for. It is reached with large records, which are cheap to mark.
-	softMemory = 192 << 20
+	softMemory = 160 << 20
 )
 
 // tuneMemory sets the collector up, unless the environment does.

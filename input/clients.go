@@ -58,6 +58,8 @@ func newClients(ctx context.Context, c Config) (*clients, error) {
 	shared.HTTPClient = &http.Client{Transport: plainBody{transport}}
 	return &clients{
 		kinesis: kinesis.NewFromConfig(shared, func(o *kinesis.Options) {
+			// Only Kinesis': a lease must never wait for records to be decoded (I9).
+			o.HTTPClient = &http.Client{Transport: newBoundedResponses(plainBody{transport})}
 			if c.Endpoint != "" {
 				o.BaseEndpoint = aws.String(c.Endpoint)
 			}

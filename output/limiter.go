@@ -18,8 +18,8 @@ const (
 	// maxBytesInFlight is the bytes of payload that one partition may hold unconfirmed; what does not fit is admitted when
 	// nothing else is in flight. The client makes a frame half as large again as the payload and keeps both until the
 	// receipt, so whatever the input may hold, more than twice that would be held in front of a slow broker. At 10 ms a
-	// receipt it allows 800 MB a second per partition.
-	maxBytesInFlight = 8 << 20
+	// receipt it allows 400 MB a second per partition.
+	maxBytesInFlight = 4 << 20
 )
 
 // limiter bounds what one partition has in flight, over all its producer generations. Waiters are served in order of

@@ -2,11 +2,11 @@ package main
 
 import (
 	"bufio"
+	"debug/buildinfo"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -42,7 +42,7 @@ func ratios(of, to []sample) []float64 {
 
 // writeReport writes a table in Markdown: medians over the rounds.
 func writeReport(w io.Writer, p *plan, results result) {
-	fmt.Fprintf(w, "`go run ./tests/benchmark%s`: %s\n\n", strings.TrimRight(" "+p.arguments, " "), machine())
+	fmt.Fprintf(w, "`go run ./tests/benchmark%s`: %s\n\n", strings.TrimRight(" "+p.arguments, " "), machine(p.contenders[0].binary))
 	if p.length > 0 {
 		fmt.Fprintf(w, "Medians of %d rounds of %s, after %s of warm-up; × is the median (lowest–highest) of the ratios within a round.\n\n", p.rounds, p.length, p.warmUp)
 	} else {
@@ -83,10 +83,10 @@ func writeReport(w io.Writer, p *plan, results result) {
 	}
 }
 
-// machine tells what the figures were measured on and with.
-func machine() string {
+// machine tells what the figures were measured on and with: the versions are those in the binary.
+func machine(binary string) string {
 	parts := []string{fmt.Sprintf("%d × %s", runtime.NumCPU(), processor()), runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	if info, err := buildinfo.ReadFile(binary); err == nil {
 		for _, m := range info.Deps {
 			for _, name := range []string{"github.com/redpanda-data/benthos/v4", "github.com/aws/aws-sdk-go-v2/service/kinesis", "github.com/apache/pulsar-client-go"} {
 				if m.Path == name {
