@@ -31,14 +31,30 @@ func (l mutableListener) Accept() (net.Conn, error) {
 // learns nothing of it, and even HTTP/2's pings stay without an answer. It can't be undone, as the peer would miss bytes.
 type mutableConn struct {
 	net.Conn
-	muted atomic.Bool
+	muted   atomic.Bool
+	written atomic.Int64 // bytes
 }
 
 func (c *mutableConn) Write(b []byte) (int, error) {
 	if c.muted.Load() {
 		return len(b), nil
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// settle waits until that many bytes are written and then nothing more for a moment. net/http's HTTP/2 writes what a call
+// has flushed some time after it has flushed it, and with headers and encryption that are not known here.
+func (c *mutableConn) settle(written int64) {
+	const moment, patience = 2 * time.Millisecond, time.Second
+	for start := time.Now(); time.Since(start) < patience; {
+		before := c.written.Load()
+		time.Sleep(moment)
+		if before >= written && before == c.written.Load() {
+			return
+		}
+	}
 }
 
 type connectionKey struct{}
@@ -51,9 +67,9 @@ func withConnection(ctx context.Context, c net.Conn) context.Context {
 }
 
 // connectionOf is the TCP connection of a request, beneath TLS.
-func connectionOf(r *http.Request) net.Conn { return r.Context().Value(connectionKey{}).(net.Conn) }
-
-func mute(r *http.Request) { connectionOf(r).(*mutableConn).muted.Store(true) }
+func connectionOf(r *http.Request) *mutableConn {
+	return r.Context().Value(connectionKey{}).(*mutableConn)
+}
 
 // identity is who a server with TLS says it is.
 type identity struct {

@@ -117,10 +117,12 @@ type eventWriter struct {
 	events  int       // sent; −1 before the initial response
 	due     bool      // the fault's moment has come, but for left bytes
 	left    int
+	written int64 // what the connection has written when all that was sent is
 }
 
 // start sends the header.
 func (e *eventWriter) start() error {
+	e.written = connectionOf(e.r).written.Load()
 	if e.in != nil && e.in.fault.Kind == Cut && e.in.fault.Events < 0 && e.in.fault.Bytes == 0 {
 		e.cut() // before the header, as with any other call
 	}
@@ -161,7 +163,9 @@ func (e *eventWriter) happen() error {
 		return errClean
 	case Stall:
 		if e.in.fault.Connection {
-			mute(e.r)
+			c := connectionOf(e.r)
+			c.settle(e.written)
+			c.muted.Store(true)
 		}
 		select {
 		case <-e.in.gone:
@@ -174,7 +178,9 @@ func (e *eventWriter) happen() error {
 
 func (e *eventWriter) cut() {
 	if e.in.fault.Connection {
-		connectionOf(e.r).Close()
+		c := connectionOf(e.r)
+		c.settle(e.written)
+		c.Close()
 	}
 	panic(http.ErrAbortHandler)
 }
@@ -209,6 +215,7 @@ func (e *eventWriter) write(frame []byte) error {
 }
 
 func (e *eventWriter) send(b []byte) error {
+	e.written += int64(len(b))
 	if len(b) > 0 {
 		if _, err := e.w.Write(b); err != nil {
 			return err

@@ -100,6 +100,8 @@ type Server struct {
 		done   chan struct{}      // closed when Serve has returned
 	}
 	connections sync.WaitGroup
+	// calls is read-locked by every call under way: over HTTP/2 a call may outlive its connection.
+	calls sync.RWMutex
 }
 
 // NewServer starts a server; its owner must Close it. It panics when it cannot listen, like httptest.NewServer.
@@ -191,6 +193,8 @@ func (s *Server) stop() {
 	s.run.http.Close()
 	<-s.run.done
 	s.connections.Wait()
+	s.calls.Lock()
+	s.calls.Unlock() //nolint:staticcheck // it is waited for, and nothing else
 	s.run.http = nil
 }
 

@@ -54,6 +54,11 @@ func (decoder[T, P]) decode(body []byte) (request, error) {
 
 // ServeHTTP answers one API call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.calls.RLock()
+	defer s.calls.RUnlock()
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
 		return // The client is gone, or sends without end.
