@@ -8,7 +8,13 @@ import (
 )
 
 // Budget bounds what all shards of an input hold: bytes from the read until Pulsar has confirmed the record, and
-// records from the read until they are handed out. Waiters are served in the order they came, so no shard starves.
+// records from the read until they are handed out.
+//
+// A part of both is kept for shards that hold nothing. What stuck or slow shards have read ahead would otherwise fill the
+// whole of it, and the others, whose records go out as soon as they are read, would be left with reads of one record.
+//
+// Waiters are served in the order they came, so no shard starves; only those that wait for more than what is left beside
+// the kept part let others pass.
 type Budget struct {
 	capacityBytes   int64
 	capacityRecords int64
@@ -20,6 +26,9 @@ type Budget struct {
 		waiters list.List
 	}
 }
+
+// reserve is the share of a budget that is kept for shards that hold nothing: a 1/reserve-th.
+const reserve = 4
 
 // Request is what a reader asks for before it reads.
 type Request struct {
@@ -38,8 +47,9 @@ type Grant struct {
 }
 
 type waiter struct {
-	request Request
-	granted chan Grant
+	request      Request
+	holdsNothing bool
+	granted      chan Grant
 }
 
 // smallReadAfter is how long a shard that holds nothing waits for its turn before it makes a read of one record beside
@@ -54,60 +64,75 @@ func NewBudget(bytes int64, records int) *Budget {
 	return b
 }
 
-// Acquire reserves room for one read and returns how many records it may bring. With small set (the shard holds
-// nothing) it is never refused for long.
-func (b *Budget) Acquire(ctx context.Context, r Request, small bool) (Grant, error) {
+// Acquire reserves room for one read and returns how many records it may bring. While the shard holds nothing it is never
+// refused for long. That may become true while it waits: its batch is delivered, and others hold the budget.
+func (b *Budget) Acquire(ctx context.Context, r Request, holdsNothing func() bool) (Grant, error) {
+	w := &waiter{request: r, holdsNothing: holdsNothing(), granted: make(chan Grant, 1)}
 	b.mu.Lock()
-	if b.mu.waiters.Len() == 0 {
-		if g, ok := b.grantLocked(r); ok {
-			b.mu.Unlock()
-			return g, nil
-		}
-	}
-	w := &waiter{request: r, granted: make(chan Grant, 1)}
 	element := b.mu.waiters.PushBack(w)
+	b.serveLocked()
 	b.mu.Unlock()
-
-	var smallRead <-chan time.Time
-	if small {
-		timer := time.NewTimer(smallReadAfter)
-		defer timer.Stop()
-		smallRead = timer.C
-	}
 	select {
 	case g := <-w.granted:
 		return g, nil
-	case <-ctx.Done():
-	case <-smallRead:
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	select {
-	case g := <-w.granted: // it came while we were giving up
-		if ctx.Err() != nil {
-			b.releaseLocked(g.bytes, int64(g.Records))
-			return Grant{}, ctx.Err()
-		}
-		return g, nil
 	default:
 	}
-	b.mu.waiters.Remove(element)
-	b.serveLocked() // who stood behind us may ask for less
-	if ctx.Err() != nil {
-		return Grant{}, ctx.Err()
+	ticker := time.NewTicker(smallReadAfter)
+	defer ticker.Stop()
+	for {
+		select {
+		case g := <-w.granted:
+			return g, nil
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+		nothing := holdsNothing()
+		b.mu.Lock()
+		g, done, err := b.reconsiderLocked(ctx, w, element, nothing)
+		b.mu.Unlock()
+		if done {
+			return g, err
+		}
 	}
-	g := Grant{Records: 1, bytes: r.MeanBytes}
-	b.mu.bytes -= g.bytes
-	b.mu.records--
-	return g, nil
+}
+
+// reconsiderLocked looks again at a waiter whose patience or context has ended. It must be called with mu held.
+func (b *Budget) reconsiderLocked(ctx context.Context, w *waiter, element *list.Element, holdsNothing bool) (g Grant, done bool, err error) {
+	select {
+	case g := <-w.granted: // it came meanwhile
+		if ctx.Err() != nil {
+			b.releaseLocked(g.bytes, int64(g.Records))
+			return Grant{}, true, ctx.Err()
+		}
+		return g, true, nil
+	default:
+	}
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case holdsNothing && w.holdsNothing:
+		g = Grant{Records: 1, bytes: w.request.MeanBytes}
+		b.mu.bytes -= g.bytes
+		b.mu.records--
+	default:
+		w.holdsNothing = holdsNothing
+		b.serveLocked()
+		return Grant{}, false, nil
+	}
+	b.mu.waiters.Remove(element)
+	b.serveLocked() // who stood behind it may ask for less
+	return g, true, err
 }
 
 // grantLocked must be called with mu held. A read is granted when a good part of what is asked for is free: handing
 // out every single free slot would turn a squeeze into reads of one record, of which Kinesis allows five a second.
-func (b *Budget) grantLocked(r Request) (Grant, bool) {
+func (b *Budget) grantLocked(r Request, holdsNothing bool) (Grant, bool) {
 	want := min(int64(r.Records), b.capacityRecords, max(1, b.capacityBytes/r.MeanBytes))
-	enough := max(1, want/4)
-	n := min(want, b.mu.records, b.mu.bytes/r.MeanBytes)
+	records, bytes, enough := b.mu.records, b.mu.bytes, max(1, want/(4*reserve))
+	if !holdsNothing {
+		records, bytes, enough = records-b.capacityRecords/reserve, bytes-b.capacityBytes/reserve, max(1, want/4)
+	}
+	n := min(want, records, bytes/r.MeanBytes)
 	if n < enough {
 		return Grant{}, false
 	}
@@ -147,11 +172,21 @@ func (b *Budget) releaseLocked(bytes, records int64) {
 
 // serveLocked must be called with mu held.
 func (b *Budget) serveLocked() {
-	for e := b.mu.waiters.Front(); e != nil; e = b.mu.waiters.Front() {
+	squeezed := false // somebody who holds something waits: others like it must not pass
+	var next *list.Element
+	for e := b.mu.waiters.Front(); e != nil; e = next {
+		next = e.Next()
 		w := e.Value.(*waiter)
-		g, ok := b.grantLocked(w.request)
+		if squeezed && !w.holdsNothing {
+			continue
+		}
+		g, ok := b.grantLocked(w.request, w.holdsNothing)
 		if !ok {
-			return
+			if w.holdsNothing {
+				return
+			}
+			squeezed = true
+			continue
 		}
 		b.mu.waiters.Remove(e)
 		w.granted <- g

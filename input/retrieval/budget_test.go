@@ -3,6 +3,7 @@ package retrieval
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,9 +11,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-func acquire(t *testing.T, b *Budget, records int, mean int64, small bool) Grant {
+func always(holdsNothing bool) func() bool { return func() bool { return holdsNothing } }
+
+func acquire(t *testing.T, b *Budget, records int, mean int64, holdsNothing bool) Grant {
 	t.Helper()
-	g, err := b.Acquire(context.Background(), Request{Records: records, MeanBytes: mean}, small)
+	g, err := b.Acquire(context.Background(), Request{Records: records, MeanBytes: mean}, always(holdsNothing))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,10 +24,10 @@ func acquire(t *testing.T, b *Budget, records int, mean int64, small bool) Grant
 
 func TestI8AReadIsSizedToTheRoomLeft(t *testing.T) {
 	b := NewBudget(1000, 100)
-	if g := acquire(t, b, 50, 10, false); g.Records != 50 {
+	if g := acquire(t, b, 50, 10, true); g.Records != 50 {
 		t.Fatalf("got %d", g.Records)
 	}
-	if g := acquire(t, b, 80, 10, false); g.Records != 50 {
+	if g := acquire(t, b, 80, 10, true); g.Records != 50 {
 		t.Fatalf("with room for 50 records got %d", g.Records)
 	}
 	if bytes, records := b.Held(); bytes != 1000 || records != 100 {
@@ -34,11 +37,11 @@ func TestI8AReadIsSizedToTheRoomLeft(t *testing.T) {
 
 func TestARequestLargerThanTheBudgetIsCutToIt(t *testing.T) {
 	b := NewBudget(100, 3)
-	if g := acquire(t, b, 10_000, 60, false); g.Records != 1 {
+	if g := acquire(t, b, 10_000, 60, true); g.Records != 1 {
 		t.Fatalf("got %d", g.Records)
 	}
 	b = NewBudget(10, 3) // records larger than the whole budget: one at a time
-	if g, err := b.Acquire(context.Background(), Request{Records: 5, MeanBytes: 60}, true); err != nil || g.Records != 1 {
+	if g, err := b.Acquire(context.Background(), Request{Records: 5, MeanBytes: 60}, always(true)); err != nil || g.Records != 1 {
 		t.Fatalf("got %d, %v", g.Records, err)
 	}
 }
@@ -46,7 +49,7 @@ func TestARequestLargerThanTheBudgetIsCutToIt(t *testing.T) {
 func TestAShardThatHoldsNothingIsNeverStoppedByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1000, 100)
-		acquire(t, b, 100, 10, false) // stuck shards hold all of it
+		acquire(t, b, 100, 10, true) // stuck shards hold all of it
 		before := time.Now()
 		if g := acquire(t, b, 100, 10, true); g.Records != 1 || time.Since(before) != smallReadAfter {
 			t.Fatalf("%d records after %s", g.Records, time.Since(before))
@@ -61,10 +64,10 @@ func TestAShardThatHoldsNothingIsNeverStoppedByOthers(t *testing.T) {
 func TestAShardThatHoldsSomethingWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1000, 100)
-		held := acquire(t, b, 100, 10, false)
+		held := acquire(t, b, 100, 10, true)
 		got := make(chan Grant, 1)
 		go func() {
-			g, _ := b.Acquire(t.Context(), Request{Records: 40, MeanBytes: 10}, false)
+			g, _ := b.Acquire(t.Context(), Request{Records: 40, MeanBytes: 10}, always(false))
 			got <- g
 		}()
 		time.Sleep(time.Hour)
@@ -73,7 +76,7 @@ func TestAShardThatHoldsSomethingWaitsForRoom(t *testing.T) {
 			t.Fatalf("granted %d records of a full budget", g.Records)
 		default:
 		}
-		b.Settle(held, 92, 920) // 8 records are free: less than a quarter of what is asked for
+		b.Settle(held, 67, 670) // 8 records are free beside the reserve: less than a quarter of what is asked for
 		synctest.Wait()
 		if len(got) != 0 {
 			t.Fatal("a read was granted that is hardly worth it")
@@ -89,16 +92,17 @@ func TestAShardThatHoldsSomethingWaitsForRoom(t *testing.T) {
 func TestWaitersAreServedInTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1000, 1000)
-		acquire(t, b, 100, 10, false)
+		acquire(t, b, 100, 10, true)
 		order := make(chan int, 3)
 		for i := range 3 {
 			go func() {
-				if _, err := b.Acquire(t.Context(), Request{Records: 10, MeanBytes: 10}, false); err == nil {
+				if _, err := b.Acquire(t.Context(), Request{Records: 10, MeanBytes: 10}, always(false)); err == nil {
 					order <- i
 				}
 			}()
 			synctest.Wait()
 		}
+		b.Release(250) // the reserve is not for them
 		for i := range 3 {
 			b.Release(100)
 			if got := <-order; got != i {
@@ -111,21 +115,21 @@ func TestWaitersAreServedInTheirOrder(t *testing.T) {
 func TestAWaiterThatGivesUpLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1000, 1000)
-		held := acquire(t, b, 100, 10, false)
+		held := acquire(t, b, 100, 10, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		failed := make(chan error)
 		go func() {
-			_, err := b.Acquire(ctx, Request{Records: 100, MeanBytes: 10}, false)
+			_, err := b.Acquire(ctx, Request{Records: 100, MeanBytes: 10}, always(false))
 			failed <- err
 		}()
 		synctest.Wait()
 		second := make(chan Grant, 1)
 		go func() {
-			g, _ := b.Acquire(t.Context(), Request{Records: 1, MeanBytes: 10}, false)
+			g, _ := b.Acquire(t.Context(), Request{Records: 1, MeanBytes: 10}, always(false))
 			second <- g
 		}()
 		synctest.Wait()
-		b.Release(20) // enough for the second, who stands behind the first
+		b.Release(270) // enough for the second, who stands behind the first
 		synctest.Wait()
 		if len(second) != 0 {
 			t.Fatal("the second overtook the first")
@@ -137,10 +141,79 @@ func TestAWaiterThatGivesUpLeavesNothingBehind(t *testing.T) {
 		if g := <-second; g.Records != 1 {
 			t.Fatalf("got %d", g.Records)
 		}
-		b.Settle(held, 0, 20) // two records' bytes went by Release above
+		b.Settle(held, 0, 270) // so many bytes went by Release above
 		b.Settle(Grant{Records: 1, bytes: 10}, 0, 0)
 		if bytes, records := b.Held(); bytes != 0 || records != 0 {
 			t.Fatalf("%d bytes and %d records are left over", bytes, records)
+		}
+	})
+}
+
+// Stuck shards with a full queue each have left the others nothing but reads of one record, until they gave their queues
+// back after half a minute.
+func TestP7WhatStuckShardsReadAheadLeavesTheOthersTheirShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1<<20, 1000)
+		stuck := 0
+		for range 3 { // each of them would like to have it all
+			go func() {
+				for {
+					g, err := b.Acquire(t.Context(), Request{Records: 1000, MeanBytes: 100}, always(false))
+					if err != nil {
+						return
+					}
+					stuck += g.Records
+				}
+			}()
+			synctest.Wait()
+		}
+		if stuck != 750 {
+			t.Fatalf("the stuck shards hold %d of 1000 records", stuck)
+		}
+		for range 100 {
+			before := time.Now()
+			g := acquire(t, b, 1000, 100, true)
+			if waited := time.Since(before); g.Records != 250 || waited != 0 {
+				t.Fatalf("a read of %d records after %s", g.Records, waited)
+			}
+			b.Settle(g, 200, 20_000)
+			b.HandedOut(200)
+			b.Release(20_000)
+		}
+		if stuck != 750 {
+			t.Fatalf("the stuck shards hold %d of 1000 records", stuck)
+		}
+	})
+}
+
+// A read that waits for room while the shard's batch is away waited on when that batch was delivered, however long: it
+// had asked as one of those that hold something. With records larger than the budget that was for ever.
+func TestAShardThatCameToHoldNothingWhileItWaitsMakesItsSmallRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1<<20, 1000)
+		first := acquire(t, b, 1, 1<<20+400, true)
+		b.Settle(first, 1, 1<<20+400)
+		var delivered atomic.Bool
+		got := make(chan Grant, 1)
+		go func() {
+			g, _ := b.Acquire(t.Context(), Request{Records: 1, MeanBytes: 1<<20 + 400}, delivered.Load)
+			got <- g
+		}()
+		time.Sleep(time.Hour)
+		if len(got) != 0 {
+			t.Fatal("granted beyond the budget")
+		}
+		b.HandedOut(1)
+		b.Release(1<<20 + 400)
+		delivered.Store(true)
+		time.Sleep(3 * smallReadAfter)
+		select {
+		case g := <-got:
+			if g.Records != 1 {
+				t.Fatalf("got %d", g.Records)
+			}
+		default:
+			t.Fatal("still waiting")
 		}
 	})
 }
@@ -160,7 +233,7 @@ func TestI8TheBudgetAlwaysBalances(t *testing.T) {
 			g, ok := func() (Grant, bool) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				return b.grantLocked(r)
+				return b.grantLocked(r, true)
 			}()
 			if ok {
 				if bytes, records := b.Held(); bytes > capacity || records > 50 {

@@ -68,7 +68,7 @@ func NewPolling(config PollingConfig, shard string, hashes kpl.HashRange, from F
 }
 
 // Next implements Reader.
-func (p *Polling) Next(ctx context.Context, holdsNothing bool) (Read, error) {
+func (p *Polling) Next(ctx context.Context, holdsNothing func() bool) (Read, error) {
 	if err := sleepUntil(ctx, p.notBefore); err != nil {
 		return Read{}, err
 	}

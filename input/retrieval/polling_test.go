@@ -71,7 +71,7 @@ func (b *bench) read(p *Polling, n int) (records []Record, errs []error) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
 	defer cancel()
 	for len(records) < n {
-		read, err := p.Next(ctx, true)
+		read, err := p.Next(ctx, always(true))
 		if ctx.Err() != nil {
 			b.t.Fatalf("%d of %d records, then %v", len(records), n, errors.Join(errs...))
 		}
@@ -188,7 +188,7 @@ func TestAThrottleIsToldAndPausedFor(t *testing.T) {
 	b.put("1")
 	b.server.Inject(kinesistest.Fault{Operation: "GetRecords", Kind: kinesistest.Fail})
 	p := b.reader(horizon())
-	if _, err := p.Next(t.Context(), true); !errors.Is(err, ErrThrottled) {
+	if _, err := p.Next(t.Context(), always(true)); !errors.Is(err, ErrThrottled) {
 		t.Fatalf("got %v", err)
 	}
 	if pause := time.Until(p.notBefore); pause <= 0 || pause > b.config.Backoff {
@@ -204,7 +204,7 @@ func TestAVanishedStreamIsNoEndOfTheShard(t *testing.T) {
 	if err := b.server.DeleteStream("stream"); err != nil {
 		t.Fatal(err)
 	}
-	read, err := p.Next(t.Context(), true)
+	read, err := p.Next(t.Context(), always(true))
 	if !errors.Is(err, ErrNotFound) || read.Ended {
 		t.Fatalf("got %+v, %v", read, err)
 	}
@@ -221,7 +221,7 @@ func TestACheckpointOfAnotherStreamIsRefused(t *testing.T) {
 		}
 	}
 	foreign := b.server.Records("other")["shardId-000000000001"][0].SequenceNumber
-	_, err := b.reader(From{After: checkpoint.Position{Sequence: foreign}}).Next(t.Context(), true)
+	_, err := b.reader(From{After: checkpoint.Position{Sequence: foreign}}).Next(t.Context(), always(true))
 	if !errors.Is(err, ErrForeignPosition) {
 		t.Fatalf("got %v", err)
 	}
@@ -233,7 +233,7 @@ func TestReadsStayWithinKinesisLimits(t *testing.T) {
 	p := b.reader(horizon())
 	b.put(strings.Fields("1 2 3")...)
 	for i := range 6 {
-		if _, err := p.Next(t.Context(), true); err != nil {
+		if _, err := p.Next(t.Context(), always(true)); err != nil {
 			t.Fatalf("read %d: %v", i, err)
 		}
 	}
@@ -245,7 +245,7 @@ func TestTheFirstReadLearnsHowLargeRecordsAre(t *testing.T) {
 	b.put(large, large, large)
 	p := b.reader(horizon())
 	for i := range 3 {
-		read, err := p.Next(t.Context(), true)
+		read, err := p.Next(t.Context(), always(true))
 		if err != nil || len(read.Records) != 1 {
 			t.Fatalf("read %d brought %d records, %v", i, len(read.Records), err)
 		}
@@ -263,7 +263,7 @@ func TestAHangingReadEndsWithItsContext(t *testing.T) {
 		<-f.Hit()
 		cancel()
 	}()
-	if _, err := b.reader(horizon()).Next(ctx, true); !errors.Is(err, context.Canceled) {
+	if _, err := b.reader(horizon()).Next(ctx, always(true)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	if bytes, records := b.config.Budget.Held(); bytes != 0 || records != 0 {
@@ -293,7 +293,7 @@ func TestAggregatedRecordsAreReadOneByOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.put(string(kpltest.Aggregate(users[:2])))
-	read, err := p.Next(t.Context(), true)
+	read, err := p.Next(t.Context(), always(true))
 	if err != nil || read.OutOfRange != 2 || len(read.Records) != 0 {
 		t.Fatalf("got %+v, %v", read, err)
 	}

@@ -98,9 +98,9 @@ func childrenOf(told []types.ChildShard) (children []Child) {
 // Reader reads one shard. It is used by one goroutine.
 type Reader interface {
 	// Next returns the next part of the shard, no earlier than limits, pacing and budget allow; it may be without
-	// records. The caller says whether the shard holds nothing at all at this moment, neither queued nor in flight: such
+	// records. holdsNothing tells whether the shard holds nothing at all at this moment, neither queued nor in flight: such
 	// a shard may always make one small read, however full the budget is. After Ended, Next must not be called again.
-	Next(ctx context.Context, holdsNothing bool) (Read, error)
+	Next(ctx context.Context, holdsNothing func() bool) (Read, error)
 	// Close ends what the Reader has going on, such as a subscription. It is called once, after the last Next.
 	Close()
 }
