@@ -106,6 +106,15 @@ type Server struct {
 
 // NewServer starts a server; its owner must Close it. It panics when it cannot listen, like httptest.NewServer.
 func NewServer(opts ...Option) *Server {
+	s, err := Listen(opts...)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// Listen is NewServer with an error for who has the address from a user.
+func Listen(opts ...Option) (*Server, error) {
 	s := &Server{
 		options:   options{now: time.Now, region: "us-east-1", account: "000000000000", address: "127.0.0.1:0"},
 		key:       make([]byte, 32),
@@ -125,11 +134,11 @@ func NewServer(opts ...Option) *Server {
 	rand.Read(s.key)
 	listener, err := net.Listen("tcp", s.options.address)
 	if err != nil {
-		panic(fmt.Sprintf("kinesistest: listening: %v", err))
+		return nil, fmt.Errorf("kinesistest: listening: %w", err)
 	}
 	s.address = listener.Addr().String()
 	s.serve(listener)
-	return s
+	return s, nil
 }
 
 // URL is the endpoint for clients. It stays the same over Stop and Restart.
