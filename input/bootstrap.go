@@ -62,7 +62,7 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 // firstStart fills an empty table. Several workers may do it at once: each row is created once, and all end with the
 // earliest anchor.
 func firstStart(ctx context.Context, api streamAPI, table *lease.Table, s stream, start shard.Start) error {
-	shards, err := listShards(ctx, api, s.identity.ARN, firstStartFilter(start))
+	shards, err := listFirst(ctx, api, s, start)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func findHoles(ctx context.Context, api streamAPI, s stream, all []shard.Shard, 
 	if start.Position != checkpoint.TrimHorizon && start.At.IsZero() {
 		start.Position = checkpoint.TrimHorizon
 	}
-	candidates, err := listShards(ctx, api, s.identity.ARN, firstStartFilter(start))
+	candidates, err := listFirst(ctx, api, s, start)
 	if err != nil {
 		return nil, err
 	}

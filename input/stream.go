@@ -27,6 +27,8 @@ type stream struct {
 	// answered is Kinesis' clock at the description. LATEST is resolved by it: the local clock may be an hour off, which
 	// loses an hour of records, or asks for a start in the future.
 	answered time.Time
+	// horizon is the oldest moment of which the stream may still hold records: that of its creation, or of its retention.
+	horizon time.Time
 }
 
 // describe asks for the configured stream.
@@ -58,6 +60,12 @@ func describe(ctx context.Context, api streamAPI, c Config) (stream, error) {
 	if s.answered, ok = awsmiddleware.GetServerTime(out.ResultMetadata); !ok {
 		s.answered = time.Now()
 	}
+	s.horizon = s.identity.Created
+	if hours := aws.ToInt32(d.RetentionPeriodHours); hours > 0 {
+		if kept := s.answered.Add(-time.Duration(hours) * time.Hour); kept.After(s.horizon) {
+			s.horizon = kept
+		}
+	}
 	return s, nil
 }
 
@@ -85,11 +93,19 @@ func listShards(ctx context.Context, api streamAPI, arn string, filter *types.Sh
 	}
 }
 
-// firstStartFilter selects the shards that a first start has to read. For LATEST it is "open at the anchor", not "open
-// now": a shard closed between the two still has a tail to be read.
-func firstStartFilter(start shard.Start) *types.ShardFilter {
-	if start.Position == checkpoint.TrimHorizon {
-		return &types.ShardFilter{Type: types.ShardFilterTypeAtTrimHorizon}
+// listFirst lists the shards that a first start has to read. For LATEST it is those open at the anchor, not those open
+// now: a shard closed between the two still has a tail to be read.
+//
+// Of a moment before the horizon Kinesis lists only the shards that were open then and are kept still: none for one
+// before the stream's creation (a LATEST anchor right after it is such a moment), and of a stream that was resharded
+// since then some, without the children of those that are gone. All that is left is wanted then, so it is
+// the shards at the horizon. The same when nothing was open: shards come some time after the stream they are of.
+func listFirst(ctx context.Context, api streamAPI, s stream, start shard.Start) ([]shard.Shard, error) {
+	if start.Position != checkpoint.TrimHorizon && start.At.After(s.horizon) {
+		shards, err := listShards(ctx, api, s.identity.ARN, &types.ShardFilter{Type: types.ShardFilterTypeAtTimestamp, Timestamp: &start.At})
+		if err != nil || len(shards) > 0 {
+			return shards, err
+		}
 	}
-	return &types.ShardFilter{Type: types.ShardFilterTypeAtTimestamp, Timestamp: &start.At}
+	return listShards(ctx, api, s.identity.ARN, &types.ShardFilter{Type: types.ShardFilterTypeAtTrimHorizon})
 }
