@@ -250,7 +250,7 @@ func (a *account) lines() []string {
 	if len(a.Findings) > 0 {
 		lines := []string{fmt.Sprintf("The account does NOT balance: %s records, %s messages.", grouped(a.Records), grouped(a.Messages))}
 		for _, f := range a.Findings {
-			lines = append(lines, fmt.Sprintf("  %s %s:", grouped(f.Count), f.What))
+			lines = append(lines, fmt.Sprintf("  %s: %s", f.What, grouped(f.Count)))
 			for _, example := range f.Examples {
 				lines = append(lines, "      "+example)
 			}

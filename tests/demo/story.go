@@ -80,11 +80,16 @@ func (d *demo) pipelines(ctx context.Context) ([]kill, error) {
 			return nil, err
 		}
 	}
-	if err := d.watch(ctx, p, func(s status) bool { return s.Delivered >= d.records }); err != nil {
+	missing, err := d.untilDone(ctx, p)
+	if err != nil {
 		return nil, err
 	}
 	d.out.settle()
-	d.out.say("Every record has been seen in the topic. Stopping the pipeline with SIGTERM.")
+	if missing == 0 {
+		d.out.say("Every record has been seen in the topic. Stopping the pipeline with SIGTERM.")
+	} else {
+		d.out.say(fmt.Sprintf("Nothing has come for %.0f s. Records not seen in the topic: %s. Stopping the pipeline with SIGTERM.", quiet.Seconds(), grouped(missing)))
+	}
 	took, err := p.stop()
 	if err != nil {
 		return nil, err
@@ -137,6 +142,23 @@ func (d *demo) untilTakenOver(ctx context.Context, p *process, k kill, old []str
 		d.out.say(fmt.Sprintf("Taken over %.1f s after the kill; %s records have piled up, and it goes on from the stored checkpoints.", time.Since(k.At).Seconds(), grouped(waiting)))
 	}
 	return err
+}
+
+// quiet is how long nothing must come, when all records are in the stream, for the rest to be taken for lost.
+const quiet = 15 * time.Second
+
+// untilDone waits until every record is in the topic. It gives up, so that the account can tell what is missing, when
+// nothing comes any more; then it returns how many records that is.
+func (d *demo) untilDone(ctx context.Context, p *process) (missing int, err error) {
+	last, since := -1, time.Now()
+	err = d.watch(ctx, p, func(s status) bool {
+		if s.Delivered != last || s.Put < d.records {
+			last, since = s.Delivered, time.Now()
+		}
+		missing = d.records - s.Delivered
+		return missing <= 0 || time.Since(since) > quiet
+	})
+	return max(missing, 0), err
 }
 
 // watchPeriod is how often the lease table is read and the picture drawn.
