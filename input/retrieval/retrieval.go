@@ -1,7 +1,8 @@
 // Package retrieval reads one shard of a Kinesis stream from a position, in order.
 //
-// A Reader hides how: by polling (GetRecords), later also by enhanced fan-out. It decodes aggregated records into user
-// records, keeps within Kinesis' read limits, and takes what it holds out of one byte budget that all shards share.
+// A Reader hides how: by polling (GetRecords) or by enhanced fan-out (SubscribeToShard). It decodes aggregated records
+// into user records, keeps within Kinesis' read limits, and takes what it holds out of one byte budget that all shards
+// share.
 //
 // Invariants:
 //   - Records come in stream order, each position once per Reader, and none at or before the position it was started
@@ -31,6 +32,8 @@ var (
 	// ErrForeignPosition is returned when the position to start from was not issued by this stream: the checkpoint
 	// belongs to another stream, or to an earlier one of the same name.
 	ErrForeignPosition = errors.New("the checkpoint was not issued by this stream")
+	// ErrNoConsumer is returned when the consumer of enhanced fan-out is gone. The stream and its shards may be well.
+	ErrNoConsumer = errors.New("kinesis does not know this consumer of enhanced fan-out")
 	// ErrThrottled is returned, after the pause it asks for, when Kinesis refused a read because the shard's limits
 	// (which all its readers share) are used up.
 	ErrThrottled = errors.New("kinesis throttled reads of this shard")
@@ -71,6 +74,10 @@ type Read struct {
 	Ended bool
 	// Children are the shards that go on where an ended one stops, as far as Kinesis told.
 	Children []Child
+	// Reached is set by enhanced fan-out when an event without records said how far the shard is read: behind every record
+	// that was returned, and before every one that comes. It may be checkpointed once all that was returned is confirmed
+	// (r5.6), so a shard without records gets on too. No position otherwise.
+	Reached checkpoint.Position
 }
 
 // Child is a shard that a reshard has made, as the last read of its parent tells of it.
@@ -101,7 +108,7 @@ type Reader interface {
 	// records. holdsNothing tells whether the shard holds nothing at all at this moment, neither queued nor in flight: such
 	// a shard may always make one small read, however full the budget is. After Ended, Next must not be called again.
 	Next(ctx context.Context, holdsNothing func() bool) (Read, error)
-	// Close ends what the Reader has going on, such as a subscription. It is called once, after the last Next.
+	// Close ends what the Reader has going on, such as a subscription, and waits for it. It may be called again.
 	Close()
 }
 
