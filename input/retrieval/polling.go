@@ -56,7 +56,7 @@ type Polling struct {
 	lastRead string  // sequence number of the last Kinesis record seen: behind it goes on
 	iterator *string // nil: to be fetched
 
-	mean      int64 // running mean charge of a record, 0 before the first
+	mean      int64 // running mean charge of a Kinesis record with all its user records, 0 before the first
 	notBefore time.Time
 	failures  int
 }
@@ -105,7 +105,11 @@ func (p *Polling) Next(ctx context.Context, holdsNothing func() bool) (Read, err
 	}
 	p.config.Budget.Settle(grant, len(read.Records), charge)
 	first := p.mean == 0
-	p.mean = meanOf(p.mean, charge, len(read.Records))
+	if len(read.Records) > 0 {
+		// Per Kinesis record, since reads are limited in those: one may hold hundreds of user records. Of one that a
+		// checkpoint lies in, a part is charged only.
+		p.mean = meanOf(p.mean, max(charge, brought), len(out.Records))
+	}
 	p.notBefore = nextRead(began, brought, p.config.Spacing)
 	if first && len(read.Records) > 0 {
 		// The first read only learnt how large records are. Five reads a second leave room to follow it at once.
