@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -346,5 +347,41 @@ output:
 	}
 	if n := len(b.Producers("t")); n != 0 {
 		t.Errorf("%d producers are left", n)
+	}
+}
+
+// A broker that goes away while batches wait for their receipts: nothing else is written then that could notice, and the
+// output looked well for as long as the outage lasted.
+func TestAnOutageWithEverythingInFlightShows(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	o := connected(t, b.URL(), "topic: t")
+	release := b.StallReceipts("t")
+	batch, _ := newShard().batch("a", "b", "c")
+	stuck := result(o, t.Context(), batch)
+	if _, err := b.WaitForMessages(t.Context(), "t", 3); err != nil {
+		t.Fatal(err)
+	}
+	b.Stop()
+	release()
+	select {
+	case err := <-stuck:
+		if err == nil || errors.Is(err, service.ErrNotConnected) || !strings.Contains(err.Error(), "connection refused") {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the batch waits for ever")
+	}
+	again, _ := newShard().batch("a", "b", "c")
+	if err := o.WriteBatch(t.Context(), again); !errors.Is(err, service.ErrNotConnected) {
+		t.Fatalf("the next batch: %v", err)
+	}
+	connectFails(t, o, "connection refused")
+	if err := b.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { return o.Connect(t.Context()) })
+	if err := o.WriteBatch(t.Context(), again); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,10 @@ func (e *entry) received(id pulsar.MessageID, err error) {
 		err = errNotStored
 	}
 	class := confirmed
+	if errors.Is(err, pulsar.ErrProducerClosed) && e.generation.dead.Load() {
+		// It was we who closed it, and we know why.
+		err = fmt.Errorf("the producer on %s ended: %w", e.generation.name, e.generation.cause())
+	}
 	if err != nil {
 		class = classify(err, e.generation.alone(len(e.message.Payload)))
 	}

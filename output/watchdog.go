@@ -19,6 +19,10 @@ const (
 	// nothing, and a client that has lost messages with a producer would otherwise stop their shard until blockedAfter.
 	probeAfter = 3 * time.Second
 
+	// outageAfter is how long a message may wait while the broker is known to be out of reach. Longer than a restart takes,
+	// short enough for an operator.
+	outageAfter = 10 * time.Second
+
 	// probeLimit bounds the watch-dog's flush. It need not succeed: a live producer answers ErrProducerClosed at once
 	// when it is not one any more.
 	probeLimit = time.Second
@@ -27,6 +31,11 @@ const (
 // watchdog looks after a generation whose messages wait for long. It ends the generation if the client has closed the
 // producer without telling the messages that it had not sent, which it does when the broker ends a topic. Time alone is no
 // reason: the client re-sends by itself when the broker is back, and a second producer would only copy what it sends.
+//
+// An outage is: while every shard waits for receipts no batch is written, so nobody would ever be told that the output is
+// not connected. Without a connection nothing is on its way, so ending the producer costs no more copies than its
+// re-sending would.
+//
 // It belongs to the generation's supervise goroutine.
 type watchdog struct{ blocked bool }
 
@@ -41,6 +50,12 @@ func (w *watchdog) look(g *generation, now time.Time) {
 	}
 	if waiting < probeAfter {
 		return
+	}
+	if waiting >= outageAfter {
+		if cause := g.partition.topic.session.down(now); cause != nil {
+			g.retire(cause)
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
 	defer cancel()
