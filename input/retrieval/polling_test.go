@@ -3,6 +3,7 @@ package retrieval
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,13 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kpltest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The tests over the wire wait for pauses that Kinesis' limits ask for, and hardly ever for a processor.
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const shard0 = "shardId-000000000000"
 
@@ -66,7 +73,7 @@ func (b *bench) reader(from From) *Polling {
 }
 
 // read calls Next until n records have come, or the shard has ended; it returns every error on the way.
-func (b *bench) read(p *Polling, n int) (records []Record, errs []error) {
+func (b *bench) read(p Reader, n int) (records []Record, errs []error) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
 	defer cancel()
@@ -100,7 +107,7 @@ func payloads(records []Record) string {
 
 func horizon() From { return From{Kind: checkpoint.TrimHorizon} }
 
-func (b *bench) expect(p *Polling, want string) (records []Record, errs []error) {
+func (b *bench) expect(p Reader, want string) (records []Record, errs []error) {
 	b.t.Helper()
 	records, errs = b.read(p, len(strings.Fields(want)))
 	if got := payloads(records); got != want {
