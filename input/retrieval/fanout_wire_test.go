@@ -250,7 +250,7 @@ func TestFanOutWaitsUntilKinesisLetsGoOfTheSubscriptionBefore(t *testing.T) {
 		t.Fatalf("got %v", errs)
 	}
 	// The first reader finds its subscription taken over, and takes it back as long as nobody tells it to stop.
-	if _, err := first.Next(t.Context(), always(true)); err != nil && !isInUse(err) {
+	if _, err := first.Next(b.ctx, always(true)); err != nil && !isInUse(err) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -265,9 +265,9 @@ func TestFanOutEndsAShardThatWasSplitAndNotOneWhoseStreamIsGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read, err := f.Next(t.Context(), always(true))
+		read, err := f.Next(b.ctx, always(true))
 		for err == nil && !read.Ended {
-			read, err = f.Next(t.Context(), always(true))
+			read, err = f.Next(b.ctx, always(true))
 		}
 		if err != nil || len(read.Children) != 2 || read.Children[0].ID != children[0] || read.Children[0].Parents[0] != shard0 || read.Children[0].StartingHashKey != "0" {
 			t.Fatalf("got %+v, %v", read, err)

@@ -33,6 +33,7 @@ const shard0 = "shardId-000000000000"
 type bench struct {
 	t      *testing.T
 	server *kinesistest.Server
+	ctx    context.Context // of all calls; one that lasts too long fails the test
 	config PollingConfig
 }
 
@@ -40,6 +41,9 @@ func newBench(t *testing.T, options ...kinesistest.Option) *bench {
 	t.Helper()
 	b := &bench{t: t, server: kinesistest.NewServer(options...)}
 	t.Cleanup(b.server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	b.ctx = ctx
 	if err := b.server.CreateStream("stream", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +79,9 @@ func (b *bench) reader(from From) *Polling {
 // read calls Next until n records have come, or the shard has ended; it returns every error on the way.
 func (b *bench) read(p Reader, n int) (records []Record, errs []error) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
-	defer cancel()
 	for len(records) < n {
-		read, err := p.Next(ctx, always(true))
-		if ctx.Err() != nil {
+		read, err := p.Next(b.ctx, always(true))
+		if b.ctx.Err() != nil {
 			b.t.Fatalf("%d of %d records, then %v", len(records), n, errors.Join(errs...))
 		}
 		if err != nil {
