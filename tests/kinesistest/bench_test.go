@@ -62,3 +62,42 @@ func BenchmarkReplayEncoding(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkReplaySubscription is BenchmarkReplay for enhanced fan-out.
+func BenchmarkReplaySubscription(b *testing.B) {
+	for _, size := range []int{100, 1024, 10 << 10} {
+		for name, prior := range map[string]bool{"HTTP1": false, "HTTP2": true} {
+			b.Run(fmt.Sprintf("%d bytes/%s", size, name), func(b *testing.B) {
+				s := NewServer()
+				defer s.Close()
+				if _, err := s.CreateReplay("bench", ReplayOptions{Shards: 1, RecordSize: size, PerResponse: 1000}); err != nil {
+					b.Fatal(err)
+				}
+				arn, err := s.RegisterConsumer("bench", "reader")
+				if err != nil {
+					b.Fatal(err)
+				}
+				client := &http.Client{Transport: s.transport}
+				if prior {
+					client.Transport = s.transport2
+				}
+				body := fmt.Sprintf(`{"ConsumerARN":%q,"ShardId":%q,"StartingPosition":{"Type":"TRIM_HORIZON"}}`, arn, shard0)
+				r, err := http.NewRequest(http.MethodPost, s.URL(), strings.NewReader(body))
+				if err != nil {
+					b.Fatal(err)
+				}
+				r.Header.Set("X-Amz-Target", targetPrefix+"SubscribeToShard")
+				response, err := client.Do(r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer response.Body.Close()
+				perRecord := int64(size)*4/3 + 160 // about what one is long in a frame
+				if n, err := io.CopyN(io.Discard, response.Body, perRecord*int64(b.N)); err != nil {
+					b.Fatal(n, err)
+				}
+				b.SetBytes(int64(size))
+			})
+		}
+	}
+}

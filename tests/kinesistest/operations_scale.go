@@ -51,12 +51,9 @@ func (r *updateShardCountRequest) do(s *Server, now time.Time) (any, *apiError) 
 		switch {
 		case st.onDemand:
 			return s.wrongMode(st)
-		case target > 2*current:
-			return errorf(LimitExceeded, "UpdateShardCount cannot scale up over double your current open shard count. Current open shard count: %d Target shard count: %d", current, target)
-		case 2*target < current:
-			return errorf(LimitExceeded, "UpdateShardCount cannot scale down below half your current open shard count. Current open shard count: %d Target shard count: %d", current, target)
-		case target > 10_000:
-			return errorf(LimitExceeded, "UpdateShardCount cannot scale up to more than 10000 shards. Target shard count: %d", target)
+		case target > 2*current || 2*target < current || target > 10_000:
+			return errorf(LimitExceeded, "Stream %s under account %s can't go from %d open shards to %d: a call can at most double and at most halve them, up to 10000.",
+				st.name, s.account, current, target)
 		}
 		return s.scale(st, target, now)
 	})
