@@ -9,8 +9,8 @@ import (
 
 const (
 	// gcPercent is the collector's target. Records live for some tens of milliseconds, and with Go's 100 a good part of the
-	// CPU goes into marking the same small heap again and again: at 1 KiB a record, 400 brings 25 % more records for each
-	// CPU-second. softMemory bounds what that costs.
+	// CPU goes into marking the same small heap again and again: at 1 KiB a record, even 200 costs an eighth of the records
+	// for each CPU-second. softMemory bounds what it takes.
 	gcPercent = 400
 
 	// softMemory is how much memory, in bytes, Go takes before the collector works harder than gcPercent asks for; some

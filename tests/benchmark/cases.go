@@ -26,9 +26,10 @@ var cases = []testCase{
 	{name: "64 shards of 1 MiB", shards: 64, recordSize: 1<<20 - 12, partitions: partitions, sinkRate: 20 << 20, pipelineOnly: true},
 }
 
-// quick is the case with few records, at full speed.
+// quick is the case with few shards and records, at full speed.
 func (c testCase) quick() testCase {
-	c.perShard = max(2, min(2000, uint64(4<<20/c.recordSize)))
+	c.shards = min(c.shards, 16)
+	c.perShard = max(2, min(2000, uint64(1<<20/c.recordSize)))
 	c.sinkRate = 0
 	return c
 }
