@@ -76,12 +76,17 @@ func newClients(ctx context.Context, c Config) (*clients, error) {
 
 func (c *clients) close() { c.transport.CloseIdleConnections() }
 
+// answerTimeout bounds the wait for the beginning of an answer. The SDK has no limit of its own: a start against an
+// endpoint that takes connections and says nothing (a wrong port, a broken proxy) would hang without a word.
+const answerTimeout = 10 * time.Second
+
 // newBuildable starts from the SDK's defaults. Their ten idle connections per host would make every shard beyond the
 // tenth dial for each read.
 func newBuildable() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost = 256
 		t.MaxIdleConns = 512
+		t.ResponseHeaderTimeout = answerTimeout
 	}).WithDialerOptions(func(d *net.Dialer) {
 		d.Timeout = 5 * time.Second
 	})
