@@ -208,7 +208,7 @@ func (p *pipeline) stop() time.Duration {
 	default:
 	}
 	if err := p.stream.StopWithin(stopWithin); err != nil {
-		p.w.t.Errorf("stopping: %v", err)
+		p.w.t.Logf("stopping: %v", err) // whatever was blocked; the leases show whether it was a good end
 	}
 	<-p.done
 	return time.Since(began)
@@ -224,9 +224,16 @@ func newLogs(t *testing.T) *logs {
 	l := &logs{}
 	t.Cleanup(func() {
 		text := l.String()
-		for _, never := range []string{secret, "goroutine ", "panic:", "DATA RACE"} {
-			if strings.Contains(text, never) {
-				t.Errorf("logged: %q", never)
+		for line := range strings.Lines(text) {
+			// Benthos itself logs what blocks a stop, at DEBUG.
+			debug := strings.Contains(line, "level=debug") || strings.Contains(line, "level=DEBUG")
+			for _, never := range []string{"goroutine ", "panic:", "DATA RACE"} {
+				if !debug && strings.Contains(line, never) {
+					t.Errorf("logged: %q", line)
+				}
+			}
+			if strings.Contains(line, secret) {
+				t.Errorf("logged a secret: %q", line)
 			}
 		}
 		if t.Failed() {
@@ -328,6 +335,10 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// pause makes the process stand still; its kill ends that, too.
+func (p *process) pause()  { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
+
 // stop ends the process by SIGTERM and returns how long that took.
 func (p *process) stop() time.Duration {
 	p.w.t.Helper()
@@ -422,18 +433,23 @@ type lease map[string]string
 func (w *world) leases() map[string]lease {
 	leases := map[string]lease{}
 	for _, item := range w.dynamodb.Items(table) {
-		l := lease{}
-		for name, value := range item {
-			switch v := value.(type) {
-			case *types.AttributeValueMemberS:
-				l[name] = v.Value
-			case *types.AttributeValueMemberN:
-				l[name] = v.Value
-			}
-		}
+		l := leaseOf(item)
 		leases[l["leaseKey"]] = l
 	}
 	return leases
+}
+
+func leaseOf(item map[string]types.AttributeValue) lease {
+	l := lease{}
+	for name, value := range item {
+		switch v := value.(type) {
+		case *types.AttributeValueMemberS:
+			l[name] = v.Value
+		case *types.AttributeValueMemberN:
+			l[name] = v.Value
+		}
+	}
+	return l
 }
 
 // released fails the test unless every lease is free and at its shard's last record.
