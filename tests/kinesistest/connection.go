@@ -66,9 +66,10 @@ func withConnection(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, c)
 }
 
-// connectionOf is the TCP connection of a request, beneath TLS.
+// connectionOf is the TCP connection of a request, beneath TLS; nil when another server than Listen's calls ServeHTTP.
 func connectionOf(r *http.Request) *mutableConn {
-	return r.Context().Value(connectionKey{}).(*mutableConn)
+	c, _ := r.Context().Value(connectionKey{}).(*mutableConn)
+	return c
 }
 
 // identity is who a server with TLS says it is.

@@ -20,8 +20,8 @@
 //
 // Enhanced fan-out is spoken over HTTP/1.1, over HTTP/2 by prior knowledge (HTTP2Client), and with WithTLS over HTTP/2 as the SDK
 // does it with AWS. A subscription that ends early does so in one of four ways, all of which a Fault can produce: an exception
-// at the call, one inside the answer, a broken connection, and silence. To the SDK a lost connection is a clean end, over
-// HTTP/1.1 and HTTP/2 alike; it reports only that a single HTTP/2 stream was reset.
+// at the call, one inside the answer, a broken connection, and silence. A lost connection is mostly a clean end to
+// the SDK, over HTTP/1.1 and HTTP/2 alike; for certain it reports only that a single HTTP/2 stream was reset.
 //
 // CreateReplay makes a stream for benchmarks, whose records are written anew into each answer: at 1 KiB the server spends
 // under a microsecond of CPU on a record, sending it over the loopback included, where the SDK spends several on decoding it. A
@@ -35,7 +35,6 @@
 // kinesis-local and kinesalite, where Node.js is there to run them.
 //
 // What differs from AWS: what is put can be read at once (see WithVisibilityDelay), streams are ACTIVE at once (see
-// WithStateDelay), no limit on a rate holds but that of
-// SubscribeToShard (see WithReadLimits, WithWriteLimits, WithSubscriptionTimes), signatures are not checked, and
-// an on-demand stream keeps its four shards.
+// WithStateDelay), no limit on a rate holds but SubscribeToShard's (see WithReadLimits, WithWriteLimits,
+// WithSubscriptionTimes), signatures are not checked, and an on-demand stream keeps its four shards.
 package kinesistest

@@ -117,12 +117,16 @@ type eventWriter struct {
 	events  int       // sent; −1 before the initial response
 	due     bool      // the fault's moment has come, but for left bytes
 	left    int
-	written int64 // what the connection has written when all that was sent is
+
+	connection *mutableConn // may be nil
+	written    int64        // what it has written when all that was sent is
 }
 
 // start sends the header.
 func (e *eventWriter) start() error {
-	e.written = connectionOf(e.r).written.Load()
+	if e.connection = connectionOf(e.r); e.connection != nil {
+		e.written = e.connection.written.Load()
+	}
 	if e.in != nil && e.in.fault.Kind == Cut && e.in.fault.Events < 0 && e.in.fault.Bytes == 0 {
 		e.cut() // before the header, as with any other call
 	}
@@ -162,10 +166,9 @@ func (e *eventWriter) happen() error {
 	case End:
 		return errClean
 	case Stall:
-		if e.in.fault.Connection {
-			c := connectionOf(e.r)
-			c.settle(e.written)
-			c.muted.Store(true)
+		if e.in.fault.Connection && e.connection != nil {
+			e.connection.settle(e.written)
+			e.connection.muted.Store(true)
 		}
 		select {
 		case <-e.in.gone:
@@ -177,10 +180,9 @@ func (e *eventWriter) happen() error {
 }
 
 func (e *eventWriter) cut() {
-	if e.in.fault.Connection {
-		c := connectionOf(e.r)
-		c.settle(e.written)
-		c.Close()
+	if e.in.fault.Connection && e.connection != nil {
+		e.connection.settle(e.written)
+		e.connection.Close()
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -2,7 +2,9 @@ package kinesistest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -490,5 +492,24 @@ func TestWithLagSpeaksForEventsToo(t *testing.T) {
 	put(t, s, "k", "a")
 	if e := subscribe(t, c, subscribeInput(arn, shard0, "TRIM_HORIZON")).next(); *e.MillisBehindLatest != time.Hour.Milliseconds() {
 		t.Errorf("%d ms behind", *e.MillisBehindLatest)
+	}
+}
+
+func TestAClientOfItsOwnTrustsTheServerByItsPool(t *testing.T) {
+	s, _, _, arn := fanOut(t, 1, WithTLS(), WithSubscriptionTimes(quick))
+	put(t, s, "k", "a")
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.CertPool()}} // without ForceAttemptHTTP2 it speaks HTTP/1.1
+	defer transport.CloseIdleConnections()
+	c := s.Client(func(o *kinesis.Options) { o.HTTPClient = &http.Client{Transport: WholeBodies(transport)} })
+	subscribe(t, c, subscribeInput(arn, shard0, "TRIM_HORIZON")).take(1)
+	strange := &http.Transport{}
+	defer strange.CloseIdleConnections()
+	if _, err := s.Client(func(o *kinesis.Options) { o.HTTPClient = &http.Client{Transport: strange} }).ListStreams(t.Context(), nil); err == nil {
+		t.Error("a client without the pool trusts the server")
+	}
+	if plain := NewServer(); plain.CertPool() != nil {
+		t.Error("a server without TLS has a pool")
+	} else {
+		plain.Close()
 	}
 }
