@@ -29,6 +29,7 @@ type settings struct {
 	rate                  float64 // records a second
 	services              string
 	kill                  bool
+	binary                string // path of one that is built already; "": build it
 }
 
 const usage = `Usage: go run ./tests/demo [flags]
@@ -137,7 +138,6 @@ func run(ctx context.Context, s settings, out *screen) error {
 		return err
 	}
 	defer services.close()
-	out.say("Ready: " + services.described + ".")
 
 	limit := 2*time.Minute + 3*s.flow()
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit.Round(time.Second)))
@@ -167,15 +167,20 @@ func setUp(ctx context.Context, s settings, dir string, out *screen) (*services,
 	if err != nil {
 		return nil, nil, err
 	}
-	out.say("Starting the services and building kinesis-pulsar. The first time this takes some minutes.")
+	out.say("Starting the services and building kinesis-pulsar. The first time that takes some minutes.")
 	pipe := &pipeline{config: filepath.Join(root, "config_examples", "demo.yaml"), log: filepath.Join(dir, "pipeline.log")}
 	var running *services
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() (err error) {
-		running, err = startServices(ctx, s.services, s.shards, out.say)
+		if running, err = startServices(ctx, s.services, s.shards, out.say); err == nil {
+			out.say("The services run: " + running.described + ".")
+		}
 		return err
 	})
 	work.Go(func() (err error) {
+		if pipe.binary = s.binary; pipe.binary != "" {
+			return nil
+		}
 		began := time.Now()
 		if pipe.binary, err = build(ctx, root, dir); err == nil {
 			out.say(fmt.Sprintf("The binary is built (%.1f s).", time.Since(began).Seconds()))
