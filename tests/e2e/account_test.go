@@ -38,7 +38,7 @@ type record = kinesistest.Record
 type wanted func(shard string, r record) bool
 
 // account compares all of the stream with all of the topic.
-func (w *world) account() *account { return w.accountOf(nil, w.broker.Messages(topic)) }
+func (w *world) account() *account { return w.accountOf(nil, w.messages()) }
 
 func (w *world) accountOf(want wanted, messages []pulsartest.Message) *account {
 	w.t.Helper()
@@ -172,7 +172,7 @@ func (w *world) arrived(n int) {
 
 // delivered counts the different records in the topic.
 func (w *world) delivered() int {
-	if messages := w.broker.Messages(topic); len(messages) > 0 {
+	if messages := w.messages(); len(messages) > 0 {
 		names := make(map[recordName]struct{}, len(messages))
 		for i := range messages {
 			names[recordName{messages[i].Properties[propertySequence], messages[i].Properties[propertyKey]}] = struct{}{}

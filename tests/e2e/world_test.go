@@ -75,8 +75,11 @@ type world struct {
 	kinesis  *kinesistest.Server
 	dynamodb *dynamotest.Server
 	broker   *pulsartest.Broker
-	// The endpoints that configurations name; a test may put other services in their place.
+	// What a test with real services puts others in the place of: the endpoints that configurations name, and how to
+	// look into the services.
 	dynamodbURL, pulsarURL string
+	messages               func() []pulsartest.Message
+	items                  func() []map[string]types.AttributeValue
 }
 
 func newWorld(t *testing.T, shards, partitions int, options ...pulsartest.Option) *world {
@@ -91,6 +94,8 @@ func newWorld(t *testing.T, shards, partitions int, options ...pulsartest.Option
 		}
 	})
 	w.dynamodbURL, w.pulsarURL = w.dynamodb.URL(), w.broker.URL()
+	w.messages = func() []pulsartest.Message { return w.broker.Messages(topic) }
+	w.items = func() []map[string]types.AttributeValue { return w.dynamodb.Items(table) }
 	must(t, w.kinesis.CreateStream(streamName, shards))
 	must(t, w.broker.CreatePartitionedTopic(topic, partitions))
 	return w
@@ -432,7 +437,7 @@ type lease map[string]string
 // leases reads the lease table by shard.
 func (w *world) leases() map[string]lease {
 	leases := map[string]lease{}
-	for _, item := range w.dynamodb.Items(table) {
+	for _, item := range w.items() {
 		l := leaseOf(item)
 		leases[l["leaseKey"]] = l
 	}
