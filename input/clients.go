@@ -87,6 +87,10 @@ func newBuildable() *awshttp.BuildableClient {
 		t.MaxIdleConnsPerHost = 256
 		t.MaxIdleConns = 512
 		t.ResponseHeaderTimeout = answerTimeout
+		// Subscriptions are streams of a few HTTP/2 connections. Nothing else notices that such a connection is dead, and
+		// the default window would let each blocked subscription pile up 4 MiB.
+		t.ForceAttemptHTTP2 = true
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, MaxReceiveBufferPerStream: 1 << 20}
 	}).WithDialerOptions(func(d *net.Dialer) {
 		d.Timeout = 5 * time.Second
 	})

@@ -95,6 +95,10 @@ func heldIn(c Config, field string) string {
 		return c.IdleTimeBetweenReads.String()
 	case "maxLeasesForWorker":
 		return strconv.Itoa(c.MaxLeasesForWorker)
+	case "consumerName":
+		return c.ConsumerName
+	case "consumerArn":
+		return c.ConsumerARN
 	case "maxBufferedBytes":
 		return strconv.FormatInt(c.MaxBufferedBytes, 10)
 	}

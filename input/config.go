@@ -40,6 +40,9 @@ const (
 	PropertySequenceNumber     Property = "kinesis.sequence.number"
 	PropertyShardID            Property = "kinesis.shard.id"
 	PropertyMillisBehindLatest Property = "kinesis.millis.behind.latest"
+	// The connector does not have these two.
+	PropertySubSequenceNumber Property = "kinesis.subsequence.number"
+	PropertyStreamName        Property = "kinesis.stream.name"
 )
 
 // Config is a checked configuration: every value is in its range and fits the others. It may be logged: the only secret
@@ -70,6 +73,10 @@ type Config struct {
 	NumRetries         int           // from 0
 	ReceiveQueueSize   int           // records, from 1
 	UseEnhancedFanOut  bool
+	// ConsumerName and ConsumerARN say which consumer enhanced fan-out reads with; one of them at most. Both empty: the one
+	// that has ApplicationName for its name.
+	ConsumerName string
+	ConsumerARN  string
 	// RecordProperties are in the order of the config, each once; empty: none.
 	RecordProperties []Property
 	MessageKeyMode   MessageKeyMode
@@ -79,6 +86,14 @@ type Config struct {
 	MaxRecords           int           // of one GetRecords call, 1 to 10000
 	IdleTimeBetweenReads time.Duration // between two GetRecords calls of a shard: 0 (no pacing) or at least 200 ms
 	MaxLeasesForWorker   int           // from 1; 0: no limit
+}
+
+// consumerName is the name of the consumer that enhanced fan-out reads with, unless it is given by its ARN.
+func (c *Config) consumerName() string {
+	if c.ConsumerName != "" {
+		return c.ConsumerName
+	}
+	return c.ApplicationName
 }
 
 // ParseConfig checks a whole configuration. Its error joins all that is wrong with it; each line names its field and what
@@ -192,10 +207,33 @@ var crossRules = []struct {
 		}
 		return nil
 	}},
-	{[]string{"applicationName", "useEnhancedFanOut"}, func(c *Config) error {
-		if c.UseEnhancedFanOut && len(c.ApplicationName) > maxConsumerName {
-			return fmt.Errorf("applicationName has %d characters and names the consumer of enhanced fan-out, which may have %d: write a shorter one, or set useEnhancedFanOut: false",
+	{[]string{"applicationName", "useEnhancedFanOut", "consumerName", "consumerArn"}, func(c *Config) error {
+		if c.UseEnhancedFanOut && c.ConsumerARN == "" && len(c.consumerName()) > maxConsumerName {
+			return fmt.Errorf("applicationName has %d characters and names the consumer of enhanced fan-out, which may have %d: write a shorter one, another name in consumerName, or set useEnhancedFanOut: false",
 				len(c.ApplicationName), maxConsumerName)
+		}
+		return nil
+	}},
+	{[]string{"consumerName", "consumerArn"}, func(c *Config) error {
+		if c.ConsumerName != "" && c.ConsumerARN != "" {
+			return errors.New("consumerName and consumerArn name the same thing in two ways: write one of them")
+		}
+		return nil
+	}},
+	{[]string{"consumerArn", "awsKinesisStreamName"}, func(c *Config) error {
+		m := consumerARN.FindStringSubmatch(c.ConsumerARN)
+		switch {
+		case m == nil:
+		case m[3] != c.StreamName:
+			return fmt.Errorf("consumerArn is of a consumer of stream %s, not of %s, which awsKinesisStreamName names: write a consumer of that stream", m[3], c.StreamName)
+		case c.StreamARN != "" && m[1] != c.StreamARN:
+			return fmt.Errorf("consumerArn is of a consumer of %s, not of %s, which awsKinesisStreamName names: write a consumer of that stream", m[1], c.StreamARN)
+		}
+		return nil
+	}},
+	{[]string{"consumerArn", "awsRegion"}, func(c *Config) error {
+		if m := consumerARN.FindStringSubmatch(c.ConsumerARN); m != nil && c.Region != "" && m[2] != c.Region {
+			return fmt.Errorf("awsRegion %s is not the region of consumerArn, an ARN in %s: write the same in both", c.Region, m[2])
 		}
 		return nil
 	}},

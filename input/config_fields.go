@@ -122,13 +122,15 @@ var fields = []field{
 	},
 	{
 		name: "useEnhancedFanOut", byDefault: true,
-		description: "Whether to read with enhanced fan-out (a throughput of its own for this application, at a price) or by polling (shared with other readers of the stream).",
-		set:         func(c *Config, v any) (err error) { c.UseEnhancedFanOut, err = coerceBool(v); return },
+		description: "Whether to read with enhanced fan-out (records are pushed as they come, with a throughput of its own for this application, at a price) or by polling (shared with other readers of the stream). " +
+			"For enhanced fan-out a consumer is registered with the stream if there is none of its name, and kept when the input stops.",
+		set: func(c *Config, v any) (err error) { c.UseEnhancedFanOut, err = coerceBool(v); return },
 	},
 	{
 		name: "kinesisRecordProperties", byDefault: defaultProperties, example: "kinesis.partition.key,kinesis.shard.id",
-		description: "Which metadata of a record become properties of its message, separated by commas or as a list: `" + strings.Join(knownProperties(), "`, `") + "`. Empty: none.",
-		set:         func(c *Config, v any) (err error) { c.RecordProperties, err = parseProperties(v); return },
+		description: "Which metadata of a record become properties of its message, separated by commas or as a list: `" + strings.Join(knownProperties(), "`, `") + "`. Empty: none. " +
+			"The last two are not known to the Java connector: the index of a record in the aggregated record of the Kinesis Producer Library that it came in (0 otherwise), and the stream's name.",
+		set: func(c *Config, v any) (err error) { c.RecordProperties, err = parseProperties(v); return },
 	},
 	{
 		name: "messageKeyMode", byDefault: string(KeyModePartitionKey), example: string(KeyModeShardID),
@@ -137,6 +139,17 @@ var fields = []field{
 			c.MessageKeyMode, err = coerceEnum(v, KeyModePartitionKey, KeyModeShardID)
 			return
 		},
+	},
+	{
+		name: "consumerName", byDefault: "", advanced: true, example: "my-consumer",
+		description: "The name of the consumer of enhanced fan-out, up to 128 of the characters `a-z A-Z 0-9 _ . -`. Empty: `applicationName`. Registering and finding it takes the permissions " +
+			"`kinesis:DescribeStreamConsumer` and `kinesis:RegisterStreamConsumer`, reading with it `kinesis:SubscribeToShard`.",
+		set: func(c *Config, v any) (err error) { c.ConsumerName, err = parseConsumerName(v); return },
+	},
+	{
+		name: "consumerArn", byDefault: "", advanced: true, example: "arn:aws:kinesis:us-east-1:123456789012:stream/my-stream/consumer/my-consumer:1525898737",
+		description: "The ARN of a registered consumer of enhanced fan-out, in place of its name. It is used as it is: neither looked for nor registered.",
+		set:         func(c *Config, v any) (err error) { c.ConsumerARN, err = parseConsumerARN(v); return },
 	},
 	{
 		name: "failoverTimeMillis", byDefault: 10000, advanced: true,

@@ -108,7 +108,6 @@ input:
     awsRegion: us-east-1
     applicationName: my-test-application
     initialPositionInStream: TRIM_HORIZON
-    useEnhancedFanOut: false
 `,
 	},
 	{
@@ -139,7 +138,6 @@ input:
     applicationName: orders-to-pulsar
     initialPositionInStream: AT_TIMESTAMP
     startAtTime: 2019-03-05T19:28:58.000Z
-    useEnhancedFanOut: false
 `,
 	},
 }

@@ -19,9 +19,12 @@ const (
 )
 
 var (
-	streamName    = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
-	streamARN     = regexp.MustCompile(`^arn:[a-z0-9-]+:kinesis:([a-z0-9-]+):[0-9]{12}:stream/([a-zA-Z0-9_.-]{1,128})$`)
-	tableName     = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+	streamName   = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
+	streamARN    = regexp.MustCompile(`^arn:[a-z0-9-]+:kinesis:([a-z0-9-]+):[0-9]{12}:stream/([a-zA-Z0-9_.-]{1,128})$`)
+	tableName    = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+	consumerName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
+	// Its groups are the stream's ARN, region and name.
+	consumerARN   = regexp.MustCompile(`^(arn:[a-z0-9-]+:kinesis:([a-z0-9-]+):[0-9]{12}:stream/([a-zA-Z0-9_.-]{1,128}))/consumer/[a-zA-Z0-9_.-]{1,128}:[0-9]+$`)
 	notTableChars = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
 	regionName    = regexp.MustCompile(`^[a-zA-Z0-9-]{1,64}$`)
 )
@@ -102,6 +105,31 @@ func parseApplicationName(v any) (string, error) {
 		what, minTableName, maxTableName, proposeTableName(s))
 }
 
+func parseConsumerName(v any) (string, error) {
+	s, err := coerceString(v)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case s == "" || consumerName.MatchString(s):
+		return s, nil
+	case strings.HasPrefix(s, "arn:"):
+		return "", fmt.Errorf("%s is an ARN: write it in consumerArn, or the name alone", shown(s))
+	}
+	return "", fmt.Errorf("%s is not the name of a consumer: write 1 to %d of the characters a-z A-Z 0-9 _ . -", shown(s), maxConsumerName)
+}
+
+func parseConsumerARN(v any) (string, error) {
+	s, err := coerceString(v)
+	if err != nil {
+		return "", err
+	}
+	if s = strings.TrimSpace(s); s == "" || consumerARN.MatchString(s) {
+		return s, nil
+	}
+	return "", fmt.Errorf("%s is not the ARN of a consumer: write arn:aws:kinesis:REGION:ACCOUNT:stream/STREAM/consumer/NAME:NUMBER, or the name alone in consumerName", shown(s))
+}
+
 // proposeTableName makes a valid name that its owner recognises.
 func proposeTableName(s string) string {
 	s = strings.Trim(notTableChars.ReplaceAllString(s, "-"), "-")
@@ -140,6 +168,7 @@ func knownProperties() []string {
 	return []string{
 		string(PropertyArrivalTimestamp), string(PropertyEncryptionType), string(PropertyPartitionKey),
 		string(PropertySequenceNumber), string(PropertyShardID), string(PropertyMillisBehindLatest),
+		string(PropertySubSequenceNumber), string(PropertyStreamName),
 	}
 }
 

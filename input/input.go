@@ -17,6 +17,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
@@ -24,10 +25,6 @@ import (
 
 // Name is the input's name in a Benthos config.
 const Name = "kinesis_pulsar"
-
-// errFanOut is returned at start for a config that asks for what is not built yet. Polling instead would be a surprise
-// on the bill and in the latency of every other consumer.
-var errFanOut = errors.New("useEnhancedFanOut: this version reads by polling only; enhanced fan-out is true by default and not available yet: set useEnhancedFanOut: false")
 
 func init() {
 	if err := Register(service.GlobalEnvironment()); err != nil {
@@ -71,9 +68,6 @@ type input struct {
 
 // newInput makes no request: lint, streams mode and connection tests call it and expect it to be quick.
 func newInput(config Config, log *service.Logger) (*input, error) {
-	if config.UseEnhancedFanOut {
-		return nil, errFanOut
-	}
 	if config.CredentialPluginName == "" && config.CredentialPluginParam == "" {
 		log.Infof("No awsCredentialPluginName and no awsCredentialPluginParam: credentials come from the AWS SDK's default chain")
 	}
@@ -84,7 +78,7 @@ func newInput(config Config, log *service.Logger) (*input, error) {
 		workerID: newWorkerID(),
 		budget:   retrieval.NewBudget(config.MaxBufferedBytes, config.ReceiveQueueSize),
 		ready:    newDispatcher(),
-		convert:  &converter{properties: config.RecordProperties, keyMode: config.MessageKeyMode},
+		convert:  &converter{properties: config.RecordProperties, keyMode: config.MessageKeyMode, stream: config.StreamName},
 	}, nil
 }
 
@@ -92,14 +86,31 @@ func (in *input) table(c *clients) *lease.Table {
 	return lease.NewTable(c.dynamodb, in.config.ApplicationName)
 }
 
-func (in *input) polling(c *clients, s stream) retrieval.PollingConfig {
-	return retrieval.PollingConfig{
+// polling makes the readers of shards that are polled.
+func (in *input) polling(c *clients, s stream) func(shard string, hashes kpl.HashRange) readerFrom {
+	config := retrieval.PollingConfig{
 		API:        quietKinesis{c.kinesis},
 		StreamARN:  s.identity.ARN,
 		MaxRecords: in.config.MaxRecords,
 		Spacing:    in.config.IdleTimeBetweenReads,
 		Backoff:    in.config.BackoffTime,
 		Budget:     in.budget,
+	}
+	return func(shard string, hashes kpl.HashRange) readerFrom {
+		return func(from retrieval.From) retrieval.Reader { return retrieval.NewPolling(config, shard, hashes, from) }
+	}
+}
+
+// fanOut makes the readers of shards that are subscribed to.
+func (in *input) fanOut(con *consumer) func(shard string, hashes kpl.HashRange) readerFrom {
+	config := retrieval.FanOutConfig{
+		Subscriber: con,
+		Calls:      retrieval.NewCallSpacing(),
+		Backoff:    in.config.BackoffTime,
+		Budget:     in.budget,
+	}
+	return func(shard string, hashes kpl.HashRange) readerFrom {
+		return func(from retrieval.From) retrieval.Reader { return retrieval.NewFanOut(config, shard, hashes, from) }
 	}
 }
 
@@ -185,12 +196,20 @@ func (in *input) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Last, since it costs money: a consumer is not registered for a lease table that turns out to be another stream's.
+	var con *consumer
+	if in.config.UseEnhancedFanOut {
+		con = newConsumer(c.kinesis, in.config, s)
+		if err := con.find(ctx); err != nil {
+			return err
+		}
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.mu.closed {
 		return service.ErrEndOfInput
 	}
-	w, err := newWorker(in, c, s, start)
+	w, err := newWorker(in, c, s, start, con)
 	if err != nil {
 		return err
 	}
@@ -260,8 +279,14 @@ func (in *input) ConnectionTest(ctx context.Context) service.ConnectionTestResul
 		return service.ConnectionTestFailed(err).AsList()
 	}
 	defer c.close()
-	if _, err := describe(ctx, c.kinesis, in.config); err != nil {
+	s, err := describe(ctx, c.kinesis, in.config)
+	if err != nil {
 		return service.ConnectionTestFailed(err).AsList()
+	}
+	if in.config.UseEnhancedFanOut {
+		if err := newConsumer(c.kinesis, in.config, s).test(ctx); err != nil {
+			return service.ConnectionTestFailed(err).AsList()
+		}
 	}
 	if _, err := in.table(c).Exists(ctx); err != nil {
 		return service.ConnectionTestFailed(err).AsList()

@@ -26,11 +26,12 @@ type world struct {
 	t        *testing.T
 	kinesis  *kinesistest.Server
 	dynamodb *dynamotest.Server
+	fanOut   bool
 }
 
-func newWorld(t *testing.T, shards int) *world {
+func newWorld(t *testing.T, shards int, options ...kinesistest.Option) *world {
 	t.Helper()
-	w := &world{t: t, kinesis: kinesistest.NewServer(), dynamodb: dynamotest.NewServer()}
+	w := &world{t: t, kinesis: kinesistest.NewServer(options...), dynamodb: dynamotest.NewServer()}
 	t.Cleanup(func() {
 		w.kinesis.Close()
 		w.dynamodb.Close()
@@ -50,10 +51,10 @@ awsEndpoint: %s
 dynamoEndpoint: %s
 awsCredentialPluginParam: '{"accessKey":"key","secretKey":"secret"}'
 initialPositionInStream: TRIM_HORIZON
-useEnhancedFanOut: false
+useEnhancedFanOut: %t
 failoverTimeMillis: 3000
 applicationName: application
-%s`, w.kinesis.URL(), w.dynamodb.URL(), strings.Join(more, "\n"))
+%s`, w.kinesis.URL(), w.dynamodb.URL(), w.fanOut, strings.Join(more, "\n"))
 }
 
 func (w *world) input(more ...string) *input {
@@ -329,20 +330,6 @@ func TestCloseWithoutConnect(t *testing.T) {
 	}
 	if err := in.Close(context.Background()); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestFanOutIsRefusedNotPolled(t *testing.T) {
-	parsed, err := Spec().ParseYAML("awsKinesisStreamName: s\nawsRegion: us-east-1", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := ParseConfig(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := newInput(config, nil); !errors.Is(err, errFanOut) {
-		t.Fatalf("got %v", err)
 	}
 }
 

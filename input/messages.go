@@ -17,6 +17,7 @@ const keyMetadata = "pulsar_key"
 // converter makes messages of records.
 type converter struct {
 	properties []Property
+	stream     string // its name
 	keyMode    MessageKeyMode
 }
 
@@ -39,7 +40,9 @@ func (c *converter) messages(f *flight) service.MessageBatch {
 		m.MetaSetMut(attempt.RecordIDKey, f.attempt.ID(i))
 		m.MetaSetMut(keyMetadata, c.key(f.attempt.Shard(), r))
 		for _, p := range c.properties {
-			if value, ok := propertyValue(p, f.attempt.Shard(), r); ok {
+			if p == PropertyStreamName {
+				m.MetaSetMut(string(p), c.stream)
+			} else if value, ok := propertyValue(p, f.attempt.Shard(), r); ok {
 				m.MetaSetMut(string(p), value)
 			}
 		}
@@ -48,7 +51,7 @@ func (c *converter) messages(f *flight) service.MessageBatch {
 	return batch
 }
 
-// propertyValue is the text that the Java connector gives a property.
+// propertyValue is the text that the Java connector gives a property, where it has it.
 func propertyValue(p Property, shard string, r *retrieval.Record) (value string, ok bool) {
 	switch p {
 	case PropertyArrivalTimestamp:
@@ -61,6 +64,8 @@ func propertyValue(p Property, shard string, r *retrieval.Record) (value string,
 		return r.Position.Sequence, true
 	case PropertyShardID:
 		return shard, true
+	case PropertySubSequenceNumber:
+		return strconv.FormatInt(r.Position.Sub, 10), true
 	case PropertyMillisBehindLatest:
 		// Kinesis always tells it; an emulator may not, and the Java connector would then drop the whole batch.
 		return strconv.FormatInt(r.MillisBehindLatest, 10), r.MillisBehindLatest >= 0

@@ -366,8 +366,14 @@ func (r *run) add(read retrieval.Read) bool {
 	for i := range read.Records {
 		r.mu.queued += read.Records[i].Charge()
 	}
+	// What a record-less event tells may be checkpointed when nothing that came before it is unconfirmed (r5.6). It moves
+	// the lease of a shard without records on from LATEST or a timestamp to a place that does not age.
+	reached := !read.Reached.IsZero() && r.isDrainedLocked() && r.mu.tracker.Advance(read.Reached)
 	offer := r.canHandOutLocked()
 	r.mu.Unlock()
+	if reached {
+		r.lease.Confirmed(read.Reached)
+	}
 	if offer {
 		r.ready.offer(r)
 	}

@@ -586,17 +586,17 @@ func TestFormatInstantAsJavaDoes(t *testing.T) {
 
 func TestConverterProperties(t *testing.T) {
 	r := retrieval.Record{
-		Position: checkpoint.Position{Sequence: "42"}, PartitionKey: "pk", Data: []byte("v"),
+		Position: checkpoint.Position{Sequence: "42", Sub: 3}, PartitionKey: "pk", Data: []byte("v"),
 		Arrival: time.Unix(0, 0), Encryption: "KMS", MillisBehindLatest: 7,
 	}
-	all := []Property{PropertyArrivalTimestamp, PropertyEncryptionType, PropertyPartitionKey, PropertySequenceNumber, PropertyShardID, PropertyMillisBehindLatest}
+	all := []Property{PropertyArrivalTimestamp, PropertyEncryptionType, PropertyPartitionKey, PropertySequenceNumber, PropertyShardID, PropertyMillisBehindLatest, PropertySubSequenceNumber}
 	got := map[Property]string{}
 	for _, p := range all {
 		got[p], _ = propertyValue(p, "shardId-1", &r)
 	}
 	want := map[Property]string{
 		PropertyArrivalTimestamp: "1970-01-01T00:00:00Z", PropertyEncryptionType: "KMS", PropertyPartitionKey: "pk",
-		PropertySequenceNumber: "42", PropertyShardID: "shardId-1", PropertyMillisBehindLatest: "7",
+		PropertySequenceNumber: "42", PropertyShardID: "shardId-1", PropertyMillisBehindLatest: "7", PropertySubSequenceNumber: "3",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v", got)

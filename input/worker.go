@@ -33,6 +33,7 @@ type worker struct {
 	stream  stream
 	start   shard.Start
 	clients *clients
+	reader  func(shard string, hashes kpl.HashRange) readerFrom
 	manager *lease.Manager
 	table   *lease.Table
 	cancel  context.CancelFunc
@@ -53,8 +54,14 @@ type worker struct {
 	}
 }
 
-func newWorker(in *input, c *clients, s stream, start shard.Start) (*worker, error) {
+// newWorker gets nil for the consumer when shards are polled.
+func newWorker(in *input, c *clients, s stream, start shard.Start, con *consumer) (*worker, error) {
 	w := &worker{in: in, stream: s, start: start, clients: c, table: in.table(c)}
+	if con != nil {
+		w.reader = in.fanOut(con)
+	} else {
+		w.reader = in.polling(c, s)
+	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.mu.leases = map[string]lease.Lease{}
 	w.mu.waiting = map[string]*waiting{}
@@ -217,10 +224,7 @@ func (w *worker) startReadyLocked() {
 // startLocked must be called with mu held.
 func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.HashRange) {
 	key := h.Lease().Key
-	config := w.in.polling(w.clients, w.stream)
-	r := newRun(h, from, func(from retrieval.From) retrieval.Reader {
-		return retrieval.NewPolling(config, key, hashes, from)
-	}, w.in, func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) })
+	r := newRun(h, from, w.reader(key, hashes), w.in, func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) })
 	w.mu.runs[key] = r
 	w.in.log.Debugf("Reading shard %s %s", key, from)
 

@@ -167,3 +167,31 @@ func TestI1AgainstAModel(t *testing.T) {
 		tr.Confirm(Ticket(1 << 40)) // unknown tickets change nothing
 	})
 }
+
+func TestI1AdvanceNeverPassesAnUnconfirmedRecordNorGoesBack(t *testing.T) {
+	tr := NewTracker(Position{Sequence: Latest})
+	if !tr.Advance(at(10)) || tr.Confirmed() != at(10) {
+		t.Fatalf("at %s", tr.Confirmed())
+	}
+	for _, p := range []Position{at(10), at(9), {}, {Sequence: TrimHorizon}, {Sequence: ShardEnd}} {
+		if tr.Advance(p) || tr.Confirmed() != at(10) {
+			t.Fatalf("%s moved it to %s", p, tr.Confirmed())
+		}
+	}
+	if _, err := tr.Register(at(10)); err == nil {
+		t.Fatal("a record at a place that is passed was taken")
+	}
+	first, _ := tr.Register(at(11))
+	second, _ := tr.Register(sub(11, 1))
+	tr.Confirm(first)
+	if tr.Advance(at(20)) || tr.Confirmed() != at(11) {
+		t.Fatalf("at %s with a record unconfirmed", tr.Confirmed())
+	}
+	tr.Confirm(second)
+	if tr.Advance(at(11)) || tr.Confirmed() != sub(11, 1) {
+		t.Fatalf("at %s: back inside an aggregated record", tr.Confirmed())
+	}
+	if !tr.Advance(at(20)) || tr.Confirmed() != at(20) {
+		t.Fatalf("at %s", tr.Confirmed())
+	}
+}

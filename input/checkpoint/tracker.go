@@ -58,6 +58,16 @@ func (t *Tracker) Confirm(ticket Ticket) {
 	}
 }
 
+// Advance moves the prefix to a position behind which the shard goes on, as Kinesis told it without a record. It does
+// nothing while a registered record is not confirmed, and never moves back. It tells whether it has moved.
+func (t *Tracker) Advance(p Position) bool {
+	if len(t.entries) > 0 || p.IsSentinel() || p.Compare(t.confirmed) <= 0 {
+		return false
+	}
+	t.confirmed = p
+	return true
+}
+
 // Confirmed is the end of the contiguous prefix: the newest position that may be checkpointed. It is the stored
 // checkpoint, perhaps a sentinel, until the first record is confirmed.
 func (t *Tracker) Confirmed() Position { return t.confirmed }

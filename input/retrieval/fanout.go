@@ -38,8 +38,9 @@ const (
 	// stalledAfter is how long a subscription may be silent while somebody listens. Kinesis sends an empty event about
 	// every five seconds, so this one is dead, however alive its connection looks.
 	stalledAfter = 35 * time.Second
-	// keepRoomFor is how long room in the budget is kept for an event that is waited for. A shard at the tip of the stream
-	// waits for seconds, and 64 such shards would keep room for what does not come from those that have a backlog.
+	// keepRoomFor is how long room in the budget is kept for an event that is waited for; not at all when the last one was
+	// empty. A shard at the tip of the stream waits for seconds, and 64 such shards would keep room for what does not come
+	// from those that have a backlog.
 	keepRoomFor = 200 * time.Millisecond
 	// lastRenewalAfter is the longest pause between subscriptions that are accepted and die without an event.
 	lastRenewalAfter = 10 * time.Second
@@ -63,6 +64,7 @@ type FanOut struct {
 	lives        context.Context    // that of live
 	hangUp       context.CancelFunc // ends it
 	events       int                // of live
+	idle         bool               // the last event was empty
 
 	mean     int64 // running mean charge of a record, 0 before the first
 	perEvent int64 // running mean of records in an event that has any, 0 before the first
@@ -126,12 +128,18 @@ func (f *FanOut) request() Request {
 
 // event waits for the next event of the live subscription.
 func (f *FanOut) event(ctx context.Context, room *room) (*types.SubscribeToShardEvent, error) {
-	event, waited, err := f.waitFor(ctx, keepRoomFor)
-	if waited {
-		room.giveUp()
-		if event, waited, err = f.waitFor(ctx, stalledAfter-keepRoomFor); waited {
-			err = errStalled
+	patience := stalledAfter
+	if !f.idle {
+		event, waited, err := f.waitFor(ctx, keepRoomFor)
+		if !waited {
+			return event, err
 		}
+		patience -= keepRoomFor
+	}
+	room.giveUp()
+	event, waited, err := f.waitFor(ctx, patience)
+	if waited {
+		err = errStalled
 	}
 	return event, err
 }
@@ -156,6 +164,7 @@ func (f *FanOut) take(event *types.SubscribeToShardEvent, room *room) Read {
 		f.perEvent = meanOf(f.perEvent, int64(n), 1)
 	}
 	told := len(event.Records)
+	f.idle = told == 0
 	continuation := aws.ToString(event.ContinuationSequenceNumber)
 	switch {
 	case continuation == "" && len(event.ChildShards) > 0:
