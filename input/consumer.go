@@ -41,6 +41,8 @@ type consumer struct {
 	api    consumerAPI
 	config Config
 	stream stream
+	// decoding is shared by the subscriptions of all shards.
+	decoding *retrieval.Decoding
 
 	mu struct {
 		sync.Mutex
@@ -55,7 +57,7 @@ type consumer struct {
 var _ retrieval.Subscriber = (*consumer)(nil)
 
 func newConsumer(api consumerAPI, c Config, s stream) *consumer {
-	con := &consumer{api: api, config: c, stream: s, checking: make(chan struct{}, 1)}
+	con := &consumer{api: api, config: c, stream: s, decoding: retrieval.NewDecoding(maxDecoding), checking: make(chan struct{}, 1)}
 	con.mu.arn = c.ConsumerARN
 	return con
 }
@@ -158,7 +160,7 @@ func (c *consumer) arn() string {
 // Subscribe implements retrieval.Subscriber.
 func (c *consumer) Subscribe(ctx context.Context, shard string, start *types.StartingPosition) (retrieval.Subscription, error) {
 	arn := c.arn()
-	s, err := retrieval.Subscribe(ctx, c.api, arn, shard, start)
+	s, err := retrieval.Subscribe(ctx, c.api, c.decoding, arn, shard, start)
 	if isAccessDenied(err) {
 		err = fmt.Errorf("the credentials do not permit kinesis:SubscribeToShard on %s: permit it, or set useEnhancedFanOut: false: %w", arn, err)
 	}

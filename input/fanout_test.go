@@ -364,3 +364,10 @@ func TestI8AndI9WithABlockedOutputFanOutHoldsABoundedNumberOfBytesAndEveryLease(
 	}
 	w.eventually("the budget is given back", func() bool { held, records := in.budget.Held(); return held == 0 && records == 0 })
 }
+
+func TestConnectionsOfSubscriptionsAreWatched(t *testing.T) {
+	transport := newBuildable().GetTransport()
+	if !transport.ForceAttemptHTTP2 || transport.HTTP2 == nil || transport.HTTP2.SendPingTimeout != 15*time.Second || transport.HTTP2.MaxReceiveBufferPerStream != 1<<20 {
+		t.Fatalf("got %+v", transport.HTTP2)
+	}
+}

@@ -22,7 +22,7 @@ const (
 // boundedResponses hands a large response on when there is room to decode it. Until then it waits in the connection. The
 // room is given back when the body is closed, which the SDK does when it has decoded it.
 //
-// Responses of unknown length pass: those of event streams, which do not end.
+// Responses of unknown length pass: those of event streams, which do not end. Their events are bounded one by one.
 type boundedResponses struct {
 	next http.RoundTripper
 	room *semaphore.Weighted

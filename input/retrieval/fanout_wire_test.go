@@ -22,12 +22,13 @@ import (
 
 // directSubscriber subscribes with a consumer that is there.
 type directSubscriber struct {
-	client *kinesis.Client
-	arn    string
+	client   *kinesis.Client
+	decoding *Decoding
+	arn      string
 }
 
 func (d directSubscriber) Subscribe(ctx context.Context, shard string, start *types.StartingPosition) (Subscription, error) {
-	return Subscribe(ctx, d.client, d.arn, shard, start)
+	return Subscribe(ctx, d.client, d.decoding, d.arn, shard, start)
 }
 
 func (d directSubscriber) Missing(context.Context) error { return nil }
@@ -56,7 +57,7 @@ func newFanBench(t *testing.T, http2 bool, options ...kinesistest.Option) *fanBe
 		client = b.server.HTTP2Client()
 	}
 	b.fan = FanOutConfig{
-		Subscriber: directSubscriber{client, arn}, Calls: NewCallSpacing(), Backoff: 50 * time.Millisecond, Budget: b.config.Budget,
+		Subscriber: directSubscriber{client, NewDecoding(16 << 20), arn}, Calls: NewCallSpacing(), Backoff: 50 * time.Millisecond, Budget: b.config.Budget,
 	}
 	return b
 }
@@ -302,7 +303,9 @@ func TestSubscriptionsOfOneClientDoNotDisturbEachOther(t *testing.T) {
 		}
 	}
 	config := b.fan
-	config.Subscriber = directSubscriber{config.Subscriber.(directSubscriber).client, arn}
+	direct := config.Subscriber.(directSubscriber)
+	direct.arn = arn
+	config.Subscriber = direct
 	var wg sync.WaitGroup
 	for shard, put := range b.server.Records("wide") {
 		wg.Go(func() {
@@ -346,5 +349,39 @@ func TestI8NothingIsDecodedAhead(t *testing.T) {
 			t.Fatal("an event lies ready that nobody has asked for")
 		case <-time.After(100 * time.Millisecond):
 		}
+	}
+}
+
+// Large events of many shards are decoded a few at a time, also such that are larger than the bound, and one that stops in
+// the middle keeps its room only until it is given up.
+func TestI8LargeEventsAreDecodedAFewAtATime(t *testing.T) {
+	t.Parallel()
+	b := newFanBench(t, true, noTakeOver(kinesistest.SubscriptionTimes{}))
+	direct := b.fan.Subscriber.(directSubscriber)
+	direct.decoding = NewDecoding(256 << 10)
+	b.fan.Subscriber = direct
+	large := strings.Repeat("x", 200<<10)
+	b.put(large, large)
+	stalled := b.server.Inject(kinesistest.Fault{Operation: "SubscribeToShard", Kind: kinesistest.Stall, Events: 0, Bytes: 100 << 10})
+	ctx, cancel := context.WithCancel(b.ctx)
+	first := b.reader(horizon())
+	done := make(chan error, 1)
+	go func() {
+		_, err := first.Next(ctx, always(true))
+		done <- err
+	}()
+	<-stalled.Hit()
+	for direct.decoding.room.TryAcquire(256 << 10) { // until the event has begun
+		direct.decoding.room.Release(256 << 10)
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	first.Close()
+	b.expect(b.reader(horizon()), large+" "+large)
+	if !direct.decoding.room.TryAcquire(256 << 10) {
+		t.Fatal("room is kept for good")
 	}
 }
