@@ -2,8 +2,13 @@ package input
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -369,5 +374,46 @@ func TestConnectionsOfSubscriptionsAreWatched(t *testing.T) {
 	transport := newBuildable().GetTransport()
 	if !transport.ForceAttemptHTTP2 || transport.HTTP2 == nil || transport.HTTP2.SendPingTimeout != 15*time.Second || transport.HTTP2.MaxReceiveBufferPerStream != 1<<20 {
 		t.Fatalf("got %+v", transport.HTTP2)
+	}
+}
+
+// As with AWS: HTTPS, one HTTP/2 connection for all shards, an authority of one's own in AWS_CA_BUNDLE.
+func TestFanOutOverTLSAndHTTP2(t *testing.T) {
+	w := newFanWorld(t, 20, kinesistest.WithTLS())
+	address := strings.TrimPrefix(w.kinesis.URL(), "https://")
+	connection, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.kinesis.CertPool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: connection.ConnectionState().PeerCertificates[0].Raw})
+	_ = connection.Close()
+	bundle := filepath.Join(t.TempDir(), "bundle.pem")
+	if err := os.WriteFile(bundle, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	next := map[string]int{}
+	w.putNumbered(next, 64)
+	in := w.connected()
+	w.checkOrder(in, next, 64)
+	w.eventually("all shards are subscribed to", func() bool { return len(w.kinesis.Subscriptions("stream")) == 20 })
+
+	in.mu.Lock()
+	transport := in.mu.worker.clients.transport
+	in.mu.Unlock()
+	if transport.HTTP2 == nil || transport.HTTP2.PingTimeout == 0 {
+		t.Error("connections are not watched")
+	}
+	request, err := http.NewRequestWithContext(w.ctx(), http.MethodPost, w.kinesis.URL(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.ProtoMajor != 2 {
+		t.Errorf("the connection speaks %s", response.Proto)
 	}
 }
