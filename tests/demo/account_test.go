@@ -182,3 +182,16 @@ func TestALongListOfFindingsIsCutShort(t *testing.T) {
 		t.Fatal(text)
 	}
 }
+
+func TestCopiesOfAStallThatThePipelineToldOfAreNoFault(t *testing.T) {
+	e := balanced()
+	e.Messages[0] = append(slices.Clone(e.Messages[0]), e.Messages[0]...) // everything once more, long before the kill
+	if a := settle(e); len(a.Findings) == 0 {
+		t.Fatal("copies without a reason balance")
+	}
+	e.Stalled = true
+	a := settle(e)
+	if len(a.Findings) > 0 || a.Excused == 0 || !strings.Contains(strings.Join(a.lines(), "\n"), "a stall of this machine") {
+		t.Fatal(a.lines())
+	}
+}

@@ -176,6 +176,12 @@ func (p *pipeline) logTail() string {
 	return strings.Join(split[max(0, len(split)-lines):], "")
 }
 
+// stalled tells whether a process has said that it could not renew leases in time.
+func (p *pipeline) stalled() bool {
+	all, err := os.ReadFile(p.log)
+	return err == nil && strings.Contains(string(all), "whose leases could not be renewed")
+}
+
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -41,7 +41,7 @@ func (d *demo) tell(ctx context.Context) (evidence, error) {
 	if err != nil {
 		return evidence{}, err
 	}
-	e := evidence{Records: d.services.kinesis.Records(streamName), Kills: kills}
+	e := evidence{Records: d.services.kinesis.Records(streamName), Kills: kills, Stalled: d.pipe.stalled()}
 	if e.Leases, err = d.services.readLeases(ctx); err != nil {
 		return evidence{}, err
 	}
@@ -131,7 +131,7 @@ func (d *demo) killHard(ctx context.Context, p *process) (kill, []string, error)
 // untilTakenOver waits until the new process owns the leases that the dead one left behind.
 func (d *demo) untilTakenOver(ctx context.Context, p *process, k kill, old []string) error {
 	d.out.say(fmt.Sprintf("Started it again (process 2, pid %d). The leases still bear the name of the dead process: it takes them", p.pid))
-	d.out.print("          when nobody has renewed them for failoverTimeMillis (3 s). The stream is filled on meanwhile.")
+	d.out.print("          when nobody has renewed them for failoverTimeMillis (5 s). The stream is filled on meanwhile.")
 	var waiting int
 	err := d.watch(ctx, p, func(s status) bool {
 		waiting = s.behind()
