@@ -59,6 +59,8 @@ type run struct {
 	// is the last one; without its Ended the shard was not found. It returns nil when the end is written, and
 	// shard.ErrOpen when the shard has not ended after all.
 	finish func(context.Context, retrieval.Read) error
+	// sameStream returns an error unless the stream is the one that the lease was written for.
+	sameStream func() error
 
 	mu struct {
 		sync.Mutex
@@ -97,20 +99,21 @@ type flight struct {
 	charge  int64
 }
 
-func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, retrieval.Read) error) *run {
+func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, retrieval.Read) error, sameStream func() error) *run {
 	r := &run{
 		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
 		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
 		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
-		finish:   finish,
+		finish:   finish, sameStream: sameStream,
 	}
 	r.mu.tracker = checkpoint.NewTracker(l.Lease().Checkpoint)
 	r.mu.changed = make(chan struct{})
 	return r
 }
 
-// read is the run's reader goroutine. It returns when ctx ends, or when the shard's end is written.
-func (r *run) read(ctx context.Context) {
+// read is the run's reader goroutine. It returns nil when ctx ends, or when the shard's end is written; and an error when
+// the shard cannot be read from its lease's checkpoint, which trying again does not mend.
+func (r *run) read(ctx context.Context) error {
 	reading, stop := r.readerContext(ctx)
 	reader := r.newReader(r.from)
 	defer func() {
@@ -124,7 +127,7 @@ func (r *run) read(ctx context.Context) {
 		reader = r.newReader(r.resumeFrom())
 	}
 	var ended *retrieval.Read // the last read of the shard, once it has come
-	toldOutOfRange := false
+	toldOutOfRange, doubtful := false, false
 	for failures := 0; ; {
 		enough := r.hasRoomLocked
 		if ended != nil {
@@ -132,7 +135,7 @@ func (r *run) read(ctx context.Context) {
 		}
 		dropped, err := r.wait(ctx, enough)
 		if err != nil {
-			return
+			return nil
 		}
 		if dropped {
 			anew()
@@ -141,7 +144,7 @@ func (r *run) read(ctx context.Context) {
 		if ended != nil {
 			switch err := r.finish(ctx, *ended); {
 			case err == nil:
-				return
+				return nil
 			case errors.Is(err, shard.ErrOpen):
 				anew()
 				ended = nil
@@ -150,14 +153,27 @@ func (r *run) read(ctx context.Context) {
 			}
 			failures++
 			if sleep(ctx, replayAfter(failures, false)) != nil {
-				return
+				return nil
 			}
 			continue
+		}
+		if doubtful {
+			// What looks like a spoilt iterator may be a stream that was deleted and created again, whose shards have
+			// the same ids. Reading on would take its records for the old one's.
+			if err := r.sameStream(); err != nil {
+				r.readFailed(err)
+				failures++
+				if sleep(ctx, replayAfter(failures, false)) != nil {
+					return nil
+				}
+				continue
+			}
+			doubtful = false
 		}
 		read, err := reader.Next(reading, r.holdsNothing)
 		if ctx.Err() != nil {
 			r.discard(read)
-			return
+			return nil
 		}
 		if reading.Err() != nil {
 			r.discard(read)
@@ -166,8 +182,9 @@ func (r *run) read(ctx context.Context) {
 		if err != nil {
 			r.readFailed(err)
 			if errors.Is(err, retrieval.ErrForeignPosition) {
-				return // no retry mends it, and falling back to another position would lose or repeat records
+				return err // falling back to another position would lose or repeat records
 			}
+			doubtful = errors.Is(err, retrieval.ErrInvalidIterator)
 			if errors.Is(err, retrieval.ErrNotFound) {
 				// Perhaps retention has taken the shard away, then this is its end. finish finds out.
 				ended = &retrieval.Read{}
@@ -181,7 +198,7 @@ func (r *run) read(ctx context.Context) {
 			r.log.Warnf("Shard %s holds aggregated records with user records that belong to other shards by their keys; those are left out, as KCL does with the whole aggregated record", r.shard)
 		}
 		if !r.add(read) {
-			return
+			return nil
 		}
 		if read.Ended {
 			ended = &retrieval.Read{Ended: true, Children: read.Children}

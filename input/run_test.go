@@ -136,6 +136,8 @@ type stage struct {
 	run   *run
 	ready *dispatcher
 	ends  chan error // what the next calls of finish return; it waits for one
+	// sameStream is what the worker answers when the run doubts that the stream is the same.
+	sameStream error
 }
 
 // newStage must be called in a synctest bubble.
@@ -159,7 +161,7 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	})
+	}, func() error { return s.sameStream })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -46,8 +46,8 @@ type worker struct {
 		leases  map[string]lease.Lease // as last scanned
 		waiting map[string]*waiting    // held, but not to be read yet: parents first
 		runs    map[string]*run
-		refused map[string]error // held, and not readable for a reason that only a person can mend
-		trouble error            // why the whole component can't work; nil: it works; ErrEndOfInput: it was stopped
+		refused map[string]refusal // held, and not readable for a reason that only a person can mend
+		trouble error              // why the whole component can't work; nil: it works; ErrEndOfInput: it was stopped
 		// turned is closed and replaced whenever trouble appears or goes.
 		turned  chan struct{}
 		stopped bool
@@ -66,7 +66,7 @@ func newWorker(in *input, c *clients, s stream, start shard.Start, con *consumer
 	w.mu.leases = map[string]lease.Lease{}
 	w.mu.waiting = map[string]*waiting{}
 	w.mu.runs = map[string]*run{}
-	w.mu.refused = map[string]error{}
+	w.mu.refused = map[string]refusal{}
 	w.mu.turned = make(chan struct{})
 	brand := s.identity.Brand()
 	var err error
@@ -82,10 +82,7 @@ func newWorker(in *input, c *clients, s stream, start shard.Start, con *consumer
 		Clock:              in.clock,
 		Log:                in.log,
 		AnchorFor:          w.anchorFor,
-		MayTake: func(l lease.Lease) bool {
-			// A finished shard needs no owner; and rows of another stream that turn up later are nobody's business here.
-			return !l.Ended() && (l.Stream == "" || l.Stream == brand)
-		},
+		MayTake:            w.mayTake,
 	}, w)
 	return w, err
 }
@@ -133,6 +130,10 @@ func (w *worker) Scanned(leases []lease.Lease) {
 	for _, l := range leases {
 		w.mu.leases[l.Key] = l
 	}
+	maps.DeleteFunc(w.mu.refused, func(key string, r refusal) bool {
+		l, has := w.mu.leases[key]
+		return !has || !r.stands(l)
+	})
 	w.startReadyLocked()
 }
 
@@ -206,30 +207,77 @@ func (w *worker) startReadyLocked() {
 			continue
 		}
 		delete(w.mu.waiting, key)
-		delete(w.mu.refused, key)
 		from, err := shard.ReadFrom(h.Lease(), w.mu.leases, w.start)
 		var hashes kpl.HashRange
 		if err == nil {
 			hashes, err = kpl.ParseHashRange(h.Lease().StartingHashKey, h.Lease().EndingHashKey)
 		}
 		if err != nil {
-			w.mu.refused[key] = err
-			w.in.log.Warnf("Shard %s can't be read: %v", key, err)
+			w.refuseLocked(h, err)
 			continue
 		}
 		w.startLocked(h, from, hashes)
 	}
 }
 
+// refusal is a lease that can't be read from where it stands, until somebody changes it.
+type refusal struct {
+	checkpoint checkpoint.Position
+	start      time.Time
+	err        error
+}
+
+// stands tells whether the lease still is as it was refused.
+func (r refusal) stands(l lease.Lease) bool {
+	return r.checkpoint == l.Checkpoint && r.start.Equal(l.Start)
+}
+
+// refuseLocked gives a lease back that can't be read, and tells it once. Keeping it would only hide that nobody reads the
+// shard; reading it from anywhere else would lose or repeat records. It must be called with mu held.
+func (w *worker) refuseLocked(h *lease.Held, err error) {
+	l := h.Lease()
+	if w.mu.stopped {
+		return
+	}
+	w.mu.refused[l.Key] = refusal{checkpoint: l.Checkpoint, start: l.Start, err: err}
+	w.in.log.Warnf("Shard %s is not read until its lease is changed: %v", l.Key, err)
+	w.owned.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, w.in.config.FailoverTime)
+		defer cancel()
+		if err := h.Release(ctx); err != nil {
+			w.in.log.Debugf("Releasing the unreadable shard %s: %v", l.Key, err)
+		}
+	})
+}
+
+// mayTake implements what the manager asks before it takes a lease.
+func (w *worker) mayTake(l lease.Lease) bool {
+	// A finished shard needs no owner; and rows of another stream that turn up later are nobody's business here.
+	if l.Ended() || l.Stream != "" && l.Stream != w.stream.identity.Brand() {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r, refused := w.mu.refused[l.Key]
+	return !refused || !r.stands(l)
+}
+
 // startLocked must be called with mu held.
 func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.HashRange) {
 	key := h.Lease().Key
-	r := newRun(h, from, w.reader(key, hashes), w.in, func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) })
+	finish := func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) }
+	r := newRun(h, from, w.reader(key, hashes), w.in, finish, w.lookAgain)
 	w.mu.runs[key] = r
 	w.in.log.Debugf("Reading shard %s %s", key, from)
 
 	ctx, cancel := context.WithCancel(w.ctx)
-	w.owned.Go(func() { r.read(ctx) })
+	w.owned.Go(func() {
+		if err := r.read(ctx); err != nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.refuseLocked(h, err)
+		}
+	})
 	w.owned.Go(func() {
 		defer cancel()
 		select {
@@ -285,8 +333,8 @@ func (w *worker) readTrouble(now time.Time) error {
 		first = err
 	}
 	if first == nil && len(w.mu.runs) == 0 {
-		for _, err := range w.mu.refused {
-			return err
+		for _, r := range w.mu.refused {
+			return r.err
 		}
 	}
 	return first

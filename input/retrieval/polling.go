@@ -178,8 +178,8 @@ func (p *Polling) failed(ctx context.Context, err error) error {
 	case isNotFound(err):
 		err = fmt.Errorf("%w: %w", ErrNotFound, err)
 	case isInvalidArgument(err) && p.iterator != nil:
-		// An iterator that Kinesis no longer understands; a new one is made from the last position.
 		p.iterator = nil
+		err = fmt.Errorf("%w: %w", ErrInvalidIterator, err)
 	}
 	p.failures++
 	p.notBefore = now.Add(retryAfter(p.failures, rand.Float64()))

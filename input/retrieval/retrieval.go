@@ -34,6 +34,9 @@ var (
 	ErrForeignPosition = errors.New("the checkpoint was not issued by this stream")
 	// ErrNoConsumer is returned when the consumer of enhanced fan-out is gone. The stream and its shards may be well.
 	ErrNoConsumer = errors.New("kinesis does not know this consumer of enhanced fan-out")
+	// ErrInvalidIterator is returned when Kinesis does not take the iterator that it gave before. The next call gets a new
+	// one; whoever calls should make sure first that the stream is still the same.
+	ErrInvalidIterator = errors.New("kinesis does not take its iterator any more")
 	// ErrThrottled is returned, after the pause it asks for, when Kinesis refused a read because the shard's limits
 	// (which all its readers share) are used up.
 	ErrThrottled = errors.New("kinesis throttled reads of this shard")
