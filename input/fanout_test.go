@@ -417,3 +417,35 @@ func TestFanOutOverTLSAndHTTP2(t *testing.T) {
 		t.Errorf("the connection speaks %s", response.Proto)
 	}
 }
+
+func TestAConnectionTestLooksForTheConsumerAndRegistersNothing(t *testing.T) {
+	t.Parallel()
+	w := newFanWorld(t, 1)
+	test := func(more ...string) error {
+		for _, r := range w.input(more...).ConnectionTest(w.ctx()) {
+			if r.Err != nil {
+				return r.Err
+			}
+		}
+		return nil
+	}
+	arn, err := w.kinesis.RegisterConsumer("stream", "theirs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, good := range []string{"consumerArn: " + arn, "consumerName: theirs", "consumerName: new"} {
+		if err := test(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	if err := test("consumerArn: " + strings.Replace(arn, "theirs", "nobodys", 1)); err == nil || !strings.Contains(err.Error(), "consumerArn: there is no consumer") {
+		t.Errorf("got %v", err)
+	}
+	w.kinesis.Inject(kinesistest.Fault{Operation: "DescribeStreamConsumer", Kind: kinesistest.Fail, Code: "AccessDeniedException", Count: 1})
+	if err := test(); err == nil || !strings.Contains(err.Error(), "kinesis:DescribeStreamConsumer") {
+		t.Errorf("got %v", err)
+	}
+	if n := w.kinesis.Count("RegisterStreamConsumer"); n != 0 {
+		t.Errorf("%d registrations", n)
+	}
+}
