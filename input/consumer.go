@@ -192,9 +192,14 @@ func (c *consumer) check(ctx context.Context) error {
 		// It is there; or we can't know, and then have to take the exception for what the shard's own check makes of it.
 		return nil
 	}
-	// A stream takes its consumers along.
-	if _, err := describe(ctx, c.api, c.config); isResourceNotFound(err) {
+	// A stream takes its consumers along. One that was created again in its place has shards of the same ids, and must not
+	// be read with a new consumer under the old leases (r7.3): the run looks at the stream when the shard is not found.
+	s, err := describe(ctx, c.api, c.config)
+	if isResourceNotFound(err) || err == nil && s.identity.Brand() != c.stream.identity.Brand() {
 		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s; looking for its stream: %w", retrieval.ErrNoConsumer, arn, err)
 	}
 	gone := fmt.Errorf("%w: %s was deregistered", retrieval.ErrNoConsumer, arn)
 	if c.config.ConsumerARN != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
@@ -446,6 +447,27 @@ func TestAConnectionTestLooksForTheConsumerAndRegistersNothing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n := w.kinesis.Count("RegisterStreamConsumer"); n != 0 {
+		t.Errorf("%d registrations", n)
+	}
+}
+
+func TestR73AStreamCreatedAgainGetsNoConsumerAndIsNotReadUnderTheOldLeases(t *testing.T) {
+	t.Parallel()
+	w := newFanWorld(t, 1)
+	in := w.connected()
+	w.eventually("the shard is subscribed to", func() bool { return len(w.kinesis.Subscriptions("stream")) == 1 })
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // creation times have seconds
+	if err := w.kinesis.DeleteStream("stream"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.kinesis.CreateStream("stream", 1); err != nil {
+		t.Fatal(err)
+	}
+	w.put("k", "of the new stream")
+	if err := w.troubled(in); !strings.Contains(err.Error(), lease.ErrRecreatedStream.Error()) {
+		t.Fatalf("got %v", err)
+	}
+	if n := w.kinesis.Count("RegisterStreamConsumer"); n != 1 {
 		t.Errorf("%d registrations", n)
 	}
 }
