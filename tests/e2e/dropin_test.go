@@ -199,7 +199,7 @@ func TestAggregatedRecordsArriveAsTheirUserRecords(t *testing.T) {
 		must(t, err)
 		want = append(want, fmt.Sprint("plain ", i))
 	}
-	p := w.spawn(config{input: map[string]string{"maxRecords": "5"}, pulsar: map[string]string{"producer_batching": "{ max_messages: 10 }"}})
+	p := w.spawn(config{quick: true, input: map[string]string{"maxRecords": "5"}, pulsar: map[string]string{"producer_batching": "{ max_messages: 10 }"}})
 	values := func() map[string]int {
 		copies := map[string]int{}
 		for _, m := range w.broker.Messages(topic) {
@@ -210,7 +210,7 @@ func TestAggregatedRecordsArriveAsTheirUserRecords(t *testing.T) {
 	// Killed somewhere inside: the resume must neither skip the rest of an aggregate nor deliver it as a whole.
 	w.eventually("a third of it", func() bool { return len(values()) > len(want)/3 })
 	p.kill()
-	w.start(config{})
+	w.start(config{quick: true})
 	w.eventually("all of it", func() bool { return len(values()) >= len(want) })
 	got := values()
 	for _, value := range want {

@@ -72,9 +72,9 @@ func consume(t *testing.T, client pulsar.Client, topic string, partitions int) *
 // The stories again with Apache Pulsar and DynamoDB Local, one after the other over one stream: drop-in messages, a clean
 // stop, kill -9, a broker that crashes in the middle, a lease table that is away for longer than the failover time.
 func TestWithTheRealServices(t *testing.T) {
-	t.Parallel()
 	broker := stack.Pulsar(t)
 	db := stack.DynamoDB(t)
+	t.Parallel() // not before: their start takes all processors
 	const partitions = 4
 	w := newWorld(t, 3, 1)
 	w.dynamodbURL, w.pulsarURL = db.URL(), broker.ServiceURL()
@@ -102,7 +102,7 @@ func TestWithTheRealServices(t *testing.T) {
 		_, err := w.kinesis.PutRecords(streamName, kinesistest.Record{PartitionKey: fmt.Sprint("ключ-", i), Data: fmt.Append(nil, i)})
 		must(t, err)
 	}
-	p := w.start(config{})
+	p := w.start(config{quick: true})
 	w.arrived(w.total())
 	w.account().balanced().once()
 	for _, m := range w.messages() {
@@ -114,19 +114,19 @@ func TestWithTheRealServices(t *testing.T) {
 	w.released()
 
 	t.Log("a clean stop")
-	p = w.start(config{})
+	p = w.start(config{quick: true})
 	w.arrived(w.put(500, 40))
 	p.stop()
 	w.released()
 	w.account().balanced().once()
 
 	t.Log("kill -9")
-	killed := w.spawn(config{input: map[string]string{"maxRecords": "200"}})
+	killed := w.spawn(config{quick: true, input: map[string]string{"maxRecords": "200"}})
 	w.put(3000, 40)
 	w.eventually("some of it", func() bool { return w.delivered() > w.total()-2500 })
 	killed.kill()
 	stored, before := w.leases(), w.account()
-	q := w.spawn(config{pipeline: wild})
+	q := w.spawn(config{quick: true, pipeline: wild})
 	w.settled()
 	w.arrived(w.total())
 	a := w.account().balanced().sameUpTo(before, stored)

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
@@ -52,7 +53,7 @@ func TestLatestLosesNothingWhenTheFirstWorkerDiesBeforeItsFirstCheckpoint(t *tes
 	twoSecondsLater()
 	began := time.Now()
 	release := w.broker.StallReceipts("")
-	p := w.spawn(config{input: latest})
+	p := w.spawn(config{quick: true, input: latest})
 	w.eventually("leases are owned", func() bool { l := w.leases(); return len(l) == 2 && len(w.owners()) == 1 })
 	w.put(50, 10)
 	w.eventually("messages that are never confirmed", func() bool { return len(w.broker.Messages(topic)) > 0 })
@@ -64,7 +65,7 @@ func TestLatestLosesNothingWhenTheFirstWorkerDiesBeforeItsFirstCheckpoint(t *tes
 		}
 	}
 	w.put(50, 10) // while nobody is there
-	w.start(config{input: latest})
+	w.start(config{quick: true, input: latest})
 	w.arrived(100)
 	a := w.accountOf(arrivedFrom(began), w.broker.Messages(topic)).balanced()
 	if len(a.copies) != 100 {
@@ -109,7 +110,7 @@ func TestAtTimestampDeliversFromThatMoment(t *testing.T) {
 	moment := time.Now().Truncate(time.Millisecond)
 	time.Sleep(20 * time.Millisecond)
 	w.put(100, 10)
-	c := config{input: map[string]string{"initialPositionInStream": "AT_TIMESTAMP", "startAtTime": fmt.Sprint(moment.UnixMilli())}}
+	c := config{quick: true, input: map[string]string{"initialPositionInStream": "AT_TIMESTAMP", "startAtTime": fmt.Sprint(moment.UnixMilli())}}
 	p := w.spawn(c)
 	w.arrived(100)
 	p.kill()
@@ -217,7 +218,7 @@ func TestTheTableOfAJavaConnectorIsTakenOverWhereItStands(t *testing.T) {
 					done[nameOf(r)] = true
 				}
 			}
-			p := w.start(config{input: latest}) // the table says where, not this
+			p := w.start(config{quick: true, input: latest}) // the table says where, not this
 			w.arrived(400 - 150)
 			a := w.accountOf(func(_ string, r kinesistest.Record) bool { return !done[nameOf(r)] }, w.broker.Messages(topic)).balanced().once()
 			if len(a.copies) != 250 {
@@ -256,5 +257,55 @@ func TestATableOfKCL3IsRefusedWithTheReason(t *testing.T) {
 				t.Errorf("%d messages were sent", n)
 			}
 		})
+	}
+}
+
+// Several workers that start for the first time at once agree on one moment: nothing that came after the first of them
+// had begun is lost.
+func TestLatestOfSeveralFirstStartersIsTheEarliest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 4, 2)
+	w.put(50, 25)
+	twoSecondsLater()
+	began := time.Now()
+	// Each is held up between looking at the clock and writing, so that their moments differ.
+	hold := w.dynamodb.Inject(dynamotest.Fault{Operation: "PutItem", Kind: dynamotest.Delay, Delay: 400 * time.Millisecond, Count: -1})
+	var workers []*pipeline
+	for range 3 {
+		workers = append(workers, w.start(config{input: map[string]string{"initialPositionInStream": "LATEST", "maxLeasesForWorker": "2"}}))
+		w.put(50, 25)
+		time.Sleep(700 * time.Millisecond)
+	}
+	w.put(50, 25)
+	w.arrived(200)
+	hold.Remove()
+	if a := w.accountOf(arrivedFrom(began), w.messages()).balanced(); len(a.copies) != 200 {
+		t.Fatalf("%d records arrived, want 200", len(a.copies))
+	}
+	for _, p := range workers {
+		p.stop()
+	}
+	w.released()
+}
+
+// A first start that dies half way leaves leases for some shards. The others begin where they would have begun then.
+func TestLatestAfterAFirstStartThatDiedHalfWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 4, 2)
+	w.put(50, 25)
+	twoSecondsLater()
+	began := time.Now()
+	denied := w.dynamodb.Inject(dynamotest.Fault{Operation: "PutItem", Kind: dynamotest.AccessDenied, Skip: 2, Count: -1})
+	p := w.spawn(config{input: latest})
+	w.eventually("half of the leases", func() bool { return denied.Hits() > 0 && len(w.leases()) == 2 })
+	p.kill()
+	denied.Remove()
+	w.put(100, 25)
+	twoSecondsLater()
+	w.start(config{input: latest})
+	w.put(100, 25)
+	w.arrived(200)
+	if a := w.accountOf(arrivedFrom(began), w.messages()).balanced(); len(a.copies) != 200 {
+		t.Fatalf("%d records arrived, want 200", len(a.copies))
 	}
 }

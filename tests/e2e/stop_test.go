@@ -99,14 +99,14 @@ func TestAStopBeforeAnythingCouldConnect(t *testing.T) {
 func TestAStopWithoutDynamoDBIsBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2, 2)
-	p := w.start(config{})
+	p := w.start(config{quick: true})
 	w.arrived(w.put(100, 10))
 	w.dynamodb.Stop()
 	if took := p.stop(); took > 6*time.Second {
 		t.Errorf("the stop took %s", took)
 	}
 	w.dynamodb.Restart()
-	q := w.start(config{})
+	q := w.start(config{quick: true})
 	w.arrived(w.put(100, 10))
 	q.stop()
 	w.account().balanced()

@@ -71,10 +71,10 @@ func TestTwoWorkersInTwoProcesses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 1)
 	w.watchOwnership()
-	half := map[string]string{"maxLeasesForWorker": "2"}
-	first := w.spawn(config{input: half})
+	half := map[string]string{"maxLeasesForWorker": "2"} // nobody shares fairly yet
+	first := w.spawn(config{quick: true, input: half})
 	w.eventually("the first has its two", func() bool { return len(w.owners()) == 1 })
-	second := w.spawn(config{input: half})
+	second := w.spawn(config{quick: true, input: half})
 	w.eventually("each has two", func() bool {
 		owners := w.owners()
 		total := 0
@@ -89,7 +89,7 @@ func TestTwoWorkersInTwoProcesses(t *testing.T) {
 	// One dies: the other may hold two only, so a third takes over.
 	w.put(2000, 80)
 	first.kill()
-	third := w.spawn(config{input: half})
+	third := w.spawn(config{quick: true, input: half})
 	w.settled()
 	a := w.account().balanced()
 	t.Logf("%d of %d records more than once, %d shards changed hands", len(a.duplicates), w.total(), w.handovers())
@@ -125,13 +125,13 @@ func TestAWorkerThatSleptThroughItsLeaseDeliversNothingNew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2, 1)
 	w.watchOwnership()
-	first := w.spawn(config{})
+	first := w.spawn(config{quick: true})
 	w.arrived(w.put(200, 20))
 	w.eventually("checkpoints", func() bool { return w.leases()["shardId-000000000000"]["checkpoint"] != "TRIM_HORIZON" })
 	first.pause()
 	old := w.owners()
 	w.put(500, 20)
-	second := w.start(config{})
+	second := w.start(config{quick: true})
 	w.arrived(700)
 	w.eventually("other owners", func() bool { return len(w.owners()) == 1 && fmt.Sprint(w.owners()) != fmt.Sprint(old) })
 	first.resume()
