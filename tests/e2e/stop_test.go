@@ -37,8 +37,10 @@ func (w *world) lastRecords() map[string]string {
 func TestAStopWithABlockedOutputIsBounded(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]func(w *world) (stop func() time.Duration){
-		"SIGTERM":    func(w *world) func() time.Duration { return w.spawn(config{}).stop },
-		"StopWithin": func(w *world) func() time.Duration { return w.start(config{}).stop },
+		"SIGTERM": func(w *world) func() time.Duration { return w.spawn(config{}).stop },
+		"StopWithin": func(w *world) func() time.Duration {
+			return w.start(config{pulsar: map[string]string{"operation_timeout": "10s"}}).stop // so long the client lingers
+		},
 	} {
 		for _, how := range []string{"stalled", "down", "nacking"} {
 			t.Run(name+", "+how, func(t *testing.T) {
