@@ -52,10 +52,10 @@ func limitFor(live, soft int64) int64 { return max(soft, live+live/2) }
 // afterEachCollection calls f in the runtime's goroutine for such work, never twice at a time. Go has no callback for
 // it; an object that nobody holds is found dead by each collection.
 func afterEachCollection(f func()) {
-	type sentinel struct{ self *sentinel } // with a pointer: small objects without could share their memory
 	var renew func()
 	renew = func() {
-		runtime.AddCleanup(&sentinel{}, func(struct{}) {
+		// A pointer, not a number: small objects without pointers share their memory, and die together.
+		runtime.AddCleanup(new(*byte), func(struct{}) {
 			f()
 			renew()
 		}, struct{}{})

@@ -203,7 +203,8 @@ func (s *Server) stop() {
 	<-s.run.done
 	s.connections.Wait()
 	s.calls.Lock()
-	s.calls.Unlock() //nolint:staticcheck // it is waited for, and nothing else
+	//lint:ignore SA2001 it is waited for, and nothing else
+	s.calls.Unlock()
 	s.run.http = nil
 }
 
