@@ -90,6 +90,39 @@ output:
 	}
 }
 
+// Lint rules are compiled when the packages of the plugins are initialised, which here is before Benthos' own components
+// are: a rule that uses a method of theirs complained about every value, and run refused to start.
+func TestEveryFieldOfTheOutputLintsInTheBinary(t *testing.T) {
+	if code, printed := lint(t, `
+input:
+  kinesis_pulsar: { awsKinesisStreamName: s, awsRegion: us-east-1, useEnhancedFanOut: false }
+output:
+  pulsar:
+    url: pulsar+ssl://localhost:6651
+    topic: t
+    key: '${! @pulsar_key }'
+    ordering_key: '${! @tenant }'
+    properties: { include_prefixes: [ "kinesis." ] }
+    max_in_flight: 3
+    compression: zstd
+    hashing_scheme: java_string
+    producer_batching: { enabled: true, max_publish_delay: 1.5ms, max_messages: 10, max_size: 1000 }
+    send_timeout: 1m30s
+    connection_timeout: 1s
+    operation_timeout: 10s
+    tls: { skip_cert_verify: true }
+    auth: { token: { enabled: true, token: x } }
+`); code != 0 {
+		t.Fatalf("exit code %d: %s", code, printed)
+	}
+	for _, bad := range []string{"send_timeout: -1s", "connection_timeout: 0s", "operation_timeout: soon", "operation_timeout: 5", "max_in_flight: 0", "compression: gzip"} {
+		config := "input: { generate: { mapping: root = 1 } }\noutput:\n  pulsar:\n    url: pulsar://localhost:6650\n    topic: t\n    " + bad + "\n"
+		if code, printed := lint(t, config); code == 0 || !strings.Contains(printed, strings.Split(bad, ":")[0]+":") {
+			t.Errorf("%s: exit code %d: %s", bad, code, printed)
+		}
+	}
+}
+
 // The two examples of the Java connector's documentation, pasted as they are, are right but for the application's name.
 func TestTheConnectorsDocumentedExamplesLint(t *testing.T) {
 	for example, configs := range map[string]string{

@@ -134,7 +134,7 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				Description("How long a message may wait for Pulsar's confirmation before it fails. `0s`, the default, means for ever, as with the Java connector: the client re-sends when the broker is back. With a limit, a message that timed out may still be stored, and what follows it arrives before its repetition: duplicates, and a broken order, in exchange for an error.").
 				Default("0s").
 				Example("30s").
-				LintRule(lintUnless(`this.parse_duration().catch(-1) >= 0`, fieldSendTimeout+`: must be a duration such as "30s", or "0s" for no limit`)).
+				LintRule(lintUnless(isDuration, fieldSendTimeout+`: must be a duration such as "30s", or "0s" for no limit`)).
 				Advanced(),
 			durationField(fieldConnectionTimeout, "5s", "How long the establishment of a connection may take, TLS included. Without a limit of its own the operating system's would count, which is about two minutes.").Advanced(),
 			durationField(fieldOperationTimeout, "30s", "How long a question to the broker, such as for a topic's partitions or for a new producer, may take with all its repetitions. The default is the client's: a topic that has to be loaded by another broker can take long.").Advanced(),
@@ -196,6 +196,10 @@ func authField() *service.ConfigField {
 }
 
 // lintUnless is a lint rule that complains unless a Bloblang condition holds.
+// isDuration is parse_duration for lint rules. Those are compiled when this package is initialised, before the package
+// with that method may be, and a rule that does not compile is a complaint about every value.
+const isDuration = `this.re_match("^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)(([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*$|^0$")`
+
 func lintUnless(condition, complaint string) string {
 	return fmt.Sprintf("root = if !(%s) { [ %q ] }", condition, complaint)
 }
@@ -210,7 +214,7 @@ func durationField(name, byDefault, description string) *service.ConfigField {
 	return service.NewStringField(name).
 		Description(description).
 		Default(byDefault).
-		LintRule(lintUnless(`this.parse_duration().catch(-1) > 0`, name+`: must be a positive duration such as "`+byDefault+`"`))
+		LintRule(lintUnless(isDuration+` && this.re_match("[1-9]")`, name+`: must be a positive duration such as "`+byDefault+`"`))
 }
 
 func positiveIntField(name string, byDefault int, description string) *service.ConfigField {
