@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -24,8 +25,13 @@ func TestQuickRunBringsEveryRecordInOrder(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("processor time and memory are read from /proc, which this system does not have")
 	}
+	t.Run("polling", func(t *testing.T) { quickRun(t, false) })
+	t.Run("fan-out", func(t *testing.T) { quickRun(t, true) })
+}
+
+func quickRun(t *testing.T, fanOut bool) {
 	var table, progress bytes.Buffer
-	if err := run(t.Context(), []string{"-quick"}, &table, &progress); err != nil {
+	if err := run(t.Context(), []string{"-quick", fmt.Sprintf("-fan-out=%t", fanOut)}, &table, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
 	}
 	rows := map[string][]string{}
@@ -38,10 +44,13 @@ func TestQuickRunBringsEveryRecordInOrder(t *testing.T) {
 	columns := len(rows["case/"])
 	for _, c := range cases {
 		for _, x := range []string{"pipeline", "bare loop, key", "bare loop, key + 4 properties"} {
-			if c.pipelineOnly && x != "pipeline" {
+			cells, ok := rows[c.name+"/"+x]
+			if c.fanOut != fanOut || c.pipelineOnly && x != "pipeline" {
+				if ok {
+					t.Errorf("a row for %s, %s", c.name, x)
+				}
 				continue
 			}
-			cells, ok := rows[c.name+"/"+x]
 			if !ok || len(cells) != columns {
 				t.Errorf("no row, or a broken one, for %s, %s: %q", c.name, x, cells)
 				continue

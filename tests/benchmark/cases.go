@@ -10,6 +10,8 @@ type testCase struct {
 	perShard uint64
 	// sinkRate is how many bytes a second the sink reads from a connection; 0: as fast as it can.
 	sinkRate int
+	// fanOut reads with enhanced fan-out, and as from AWS: over TLS and HTTP/2.
+	fanOut bool
 	// pipelineOnly leaves the bare loops out. They have no bound on what they hold: with 64 shards of large records they
 	// would measure the machine's memory.
 	pipelineOnly bool
@@ -24,6 +26,10 @@ var cases = []testCase{
 	{name: "10 KiB", shards: 4, recordSize: 10 << 10, partitions: partitions},
 	// The largest records that Kinesis takes, into a sink which takes a tenth of what the pipeline could send.
 	{name: "64 shards of 1 MiB", shards: 64, recordSize: 1<<20 - 12, partitions: partitions, sinkRate: 20 << 20, pipelineOnly: true},
+	{name: "100 B fan-out", shards: 4, recordSize: 100, partitions: partitions, fanOut: true},
+	{name: "1 KiB fan-out", shards: 4, recordSize: 1 << 10, partitions: partitions, fanOut: true},
+	{name: "10 KiB fan-out", shards: 4, recordSize: 10 << 10, partitions: partitions, fanOut: true},
+	{name: "64 shards of 1 MiB fan-out", shards: 64, recordSize: 1<<20 - 12, partitions: partitions, sinkRate: 20 << 20, fanOut: true, pipelineOnly: true},
 }
 
 // quick is the case with few shards and records, at full speed.

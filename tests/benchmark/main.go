@@ -3,7 +3,8 @@
 // measures a bare loop of the AWS SDK into the Pulsar client, which is what anybody could write in an hour and what
 // nothing built on the two can be expected to beat by much.
 //
-//	go run ./tests/benchmark                     # the table, about ten minutes
+//	go run ./tests/benchmark                     # the table of polling, about seven minutes
+//	go run ./tests/benchmark -fan-out            # that of enhanced fan-out
 //	go run ./tests/benchmark -quick              # every case once, for a second: does it still run?
 //	go run ./tests/benchmark -cases '1 KiB' -binary old=./before   # the working tree against another build of it
 //
@@ -101,7 +102,8 @@ func parsePlan(args []string, stderr io.Writer) (*plan, error) {
 	flags := flag.NewFlagSet("benchmark", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	quick := flags.Bool("quick", false, "a smoke run: every case once, with few records, which must all arrive")
-	names := flags.String("cases", "", "the cases to run, separated by commas: "+strings.Join(caseNames(), ", ")+" (default all)")
+	fanOut := flags.Bool("fan-out", false, "the cases with enhanced fan-out instead of those with polling")
+	names := flags.String("cases", "", "the cases to run, separated by commas: "+strings.Join(caseNames(), ", ")+" (default all with polling)")
 	flags.IntVar(&p.rounds, "rounds", 5, "how often each contender is measured in each case; the table shows medians")
 	flags.DurationVar(&p.length, "time", 5*time.Second, "the length of one measurement")
 	flags.DurationVar(&p.warmUp, "warm-up", 2*time.Second, "how long a process runs before it is measured")
@@ -133,7 +135,11 @@ func parsePlan(args []string, stderr io.Writer) (*plan, error) {
 	if p.rounds < 1 || p.length <= 0 || p.warmUp < 0 {
 		return nil, errors.New("-rounds must be at least 1, -time positive, -warm-up not negative")
 	}
-	p.cases = cases
+	for _, c := range cases {
+		if c.fanOut == *fanOut {
+			p.cases = append(p.cases, c)
+		}
+	}
 	if *names != "" {
 		p.cases = nil
 		for name := range strings.SplitSeq(*names, ",") {

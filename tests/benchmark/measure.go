@@ -66,7 +66,7 @@ func (p *plan) one(ctx context.Context, c testCase, x contender, round int) (s s
 		return s, err
 	}
 	defer func() { err = errors.Join(err, standIns.stop()) }()
-	measured, debug, err := p.startContender(x, at)
+	measured, debug, err := p.startContender(c, x, at)
 	if err != nil {
 		return s, err
 	}
@@ -114,6 +114,7 @@ func (p *plan) startStandIns(c testCase, x contender) (*process, addresses, erro
 	standIns, err := start(exec.Command(self, roleStandIns,
 		"-shards="+strconv.Itoa(c.shards), "-record-size="+strconv.Itoa(c.recordSize), "-partitions="+strconv.Itoa(c.partitions),
 		"-per-shard="+strconv.FormatUint(c.perShard, 10), "-sink-rate="+strconv.Itoa(c.sinkRate),
+		"-fan-out="+strconv.FormatBool(c.fanOut),
 		"-properties="+strconv.FormatBool(x.properties || x.kind == pipelineKind),
 	), filepath.Join(p.dir, "stand-ins.log"), true)
 	if err != nil {
@@ -126,15 +127,25 @@ func (p *plan) startStandIns(c testCase, x contender) (*process, addresses, erro
 }
 
 // startContender returns the process and the base of its debug endpoints.
-func (p *plan) startContender(x contender, at addresses) (*process, string, error) {
+func (p *plan) startContender(c testCase, x contender, at addresses) (*process, string, error) {
 	log := filepath.Join(p.dir, "measured.log")
+	environment := os.Environ()
+	if at.Authority != "" {
+		bundle := filepath.Join(p.dir, "authority.pem")
+		if err := os.WriteFile(bundle, []byte(at.Authority), 0o600); err != nil {
+			return nil, "", err
+		}
+		environment = append(environment, "AWS_CA_BUNDLE="+bundle)
+	}
 	if x.kind == bareKind {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, "", err
 		}
-		measured, err := start(exec.Command(self, roleBareLoop, "-kinesis="+at.Kinesis, "-pulsar="+at.Pulsar,
-			"-properties="+strconv.FormatBool(x.properties)), log, true)
+		command := exec.Command(self, roleBareLoop, "-kinesis="+at.Kinesis, "-pulsar="+at.Pulsar,
+			"-properties="+strconv.FormatBool(x.properties), "-fan-out="+strconv.FormatBool(c.fanOut))
+		command.Env = environment
+		measured, err := start(command, log, true)
 		if err != nil {
 			return nil, "", err
 		}
@@ -149,10 +160,12 @@ func (p *plan) startContender(x contender, at addresses) (*process, string, erro
 		return nil, "", err
 	}
 	config := filepath.Join(p.dir, "pipeline.yaml")
-	if err := os.WriteFile(config, []byte(pipelineConfig(x, at, debug)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(pipelineConfig(c, x, at, debug)), 0o600); err != nil {
 		return nil, "", err
 	}
-	measured, err := start(exec.Command(x.binary, "run", config), log, false)
+	command := exec.Command(x.binary, "run", config)
+	command.Env = environment
+	measured, err := start(command, log, false)
 	return measured, "http://" + debug, err
 }
 
@@ -168,7 +181,7 @@ func freeAddress() (string, error) {
 
 // pipelineConfig is what a user would write, and what a stand-in asks for: endpoints, and no pacing of reads, which
 // otherwise would be all that is measured.
-func pipelineConfig(x contender, at addresses, debug string) string {
+func pipelineConfig(c testCase, x contender, at addresses, debug string) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, `http:
   address: %s
@@ -182,9 +195,9 @@ input:
     awsCredentialPluginParam: '{"accessKey":"benchmark","secretKey":"benchmark"}'
     applicationName: %s
     initialPositionInStream: TRIM_HORIZON
-    useEnhancedFanOut: false
+    useEnhancedFanOut: %t
     idleTimeBetweenReadsInMillis: 0
-`, debug, streamName, at.Kinesis, at.DynamoDB, tableName)
+`, debug, streamName, at.Kinesis, at.DynamoDB, tableName, c.fanOut)
 	for _, field := range x.input {
 		name, value, _ := strings.Cut(field, "=")
 		fmt.Fprintf(b, "    %s: %s\n", name, value)

@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -27,7 +30,10 @@ const (
 )
 
 // addresses is the first line that the stand-ins write.
-type addresses struct{ Kinesis, DynamoDB, Pulsar string }
+type addresses struct {
+	Kinesis, DynamoDB, Pulsar string
+	Authority                 string // the certificate to trust, PEM; empty without TLS
+}
 
 // Requests to the stand-ins, one a line; each is answered with a line of JSON.
 const (
@@ -44,11 +50,16 @@ func serveStandIns(args []string, in io.Reader, out io.Writer) error {
 	flags.IntVar(&c.partitions, "partitions", 4, "")
 	flags.Uint64Var(&c.perShard, "per-shard", 0, "")
 	flags.IntVar(&c.sinkRate, "sink-rate", 0, "")
+	flags.BoolVar(&c.fanOut, "fan-out", false, "")
 	properties := flags.Bool("properties", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	k := kinesistest.NewServer()
+	var options []kinesistest.Option
+	if c.fanOut {
+		options = append(options, kinesistest.WithTLS())
+	}
+	k := kinesistest.NewServer(options...)
 	defer k.Close()
 	replay, err := k.CreateReplay(streamName, kinesistest.ReplayOptions{
 		Shards: c.shards, RecordSize: c.recordSize, PerShard: c.perShard, PerResponse: perResponse, Keys: keysPerShard,
@@ -67,7 +78,13 @@ func serveStandIns(args []string, in io.Reader, out io.Writer) error {
 	p.SlowReads(c.sinkRate)
 
 	answer := json.NewEncoder(out)
-	if err := answer.Encode(addresses{Kinesis: k.URL(), DynamoDB: d.URL(), Pulsar: p.URL()}); err != nil {
+	at := addresses{Kinesis: k.URL(), DynamoDB: d.URL(), Pulsar: p.URL()}
+	if c.fanOut {
+		if at.Authority, err = authority(k); err != nil {
+			return err
+		}
+	}
+	if err := answer.Encode(at); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
@@ -93,6 +110,17 @@ func serveStandIns(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// authority is the certificate of a server with TLS, which is its own authority.
+func authority(k *kinesistest.Server) (string, error) {
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(k.URL(), "https://"), &tls.Config{RootCAs: k.CertPool()})
+	if err != nil {
+		return "", fmt.Errorf("asking for the certificate: %w", err)
+	}
+	defer conn.Close()
+	certificate := conn.ConnectionState().PeerCertificates[0]
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})), nil
 }
 
 // checkpoints reads the lease table.
