@@ -56,6 +56,9 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 	if len(snapshot.Leases) == 0 {
 		return start, firstStart(ctx, api, table, s, start)
 	}
+	if err := lease.CheckStream(snapshot.Leases, s.identity.Brand()); errors.Is(err, lease.ErrRecreatedStream) && c.RecreatedStream == StartOver {
+		return shard.Start{Position: checkpoint.TrimHorizon}, startOver(ctx, api, table, c, s, log)
+	}
 	return start, laterStart(ctx, api, table, snapshot.Leases, s, start, log)
 }
 
@@ -81,7 +84,7 @@ func firstStart(ctx context.Context, api streamAPI, table *lease.Table, s stream
 func createLeases(ctx context.Context, table *lease.Table, leases []lease.Lease) error {
 	for _, l := range leases {
 		if _, _, err := table.Create(ctx, l); err != nil {
-			return fmt.Errorf("creating lease %s: %w", l.Key, err)
+			return err
 		}
 	}
 	return nil
@@ -123,7 +126,7 @@ func laterStart(ctx context.Context, api streamAPI, table *lease.Table, leases [
 		return err
 	}
 	if err := shard.CheckTable(leases, shards, s.identity); err != nil {
-		return fmt.Errorf("applicationName: %w; give this stream an applicationName of its own (or, for a stream created again, delete the lease table: the positions in it are void)", err)
+		return fmt.Errorf("applicationName: %w; give this stream an applicationName of its own (or, for a stream created again, recreatedStream: START_OVER: the positions in the table are void)", err)
 	}
 	byKey := make(map[string]lease.Lease, len(leases))
 	for _, l := range leases {

@@ -87,6 +87,8 @@ func heldIn(c Config, field string) string {
 		return strings.Trim(fmt.Sprint(c.RecordProperties), "[]")
 	case "messageKeyMode":
 		return string(c.MessageKeyMode)
+	case "recreatedStream":
+		return string(c.RecreatedStream)
 	case "failoverTimeMillis":
 		return c.FailoverTime.String()
 	case "maxRecords":

@@ -29,6 +29,15 @@ const (
 	KeyModeShardID      MessageKeyMode = "SHARD_ID"
 )
 
+// RecreatedStream says what to do with the leases of a stream that was deleted and created again under its name.
+type RecreatedStream string
+
+// What to do with them.
+const (
+	RefuseRecreated RecreatedStream = "REFUSE"
+	StartOver       RecreatedStream = "START_OVER"
+)
+
 // Property is the name of a piece of record metadata that may become a message property.
 type Property string
 
@@ -80,6 +89,7 @@ type Config struct {
 	// RecordProperties are in the order of the config, each once; empty: none.
 	RecordProperties []Property
 	MessageKeyMode   MessageKeyMode
+	RecreatedStream  RecreatedStream
 
 	MaxBufferedBytes     int64         // at least 1 MiB
 	FailoverTime         time.Duration // at least 3 s

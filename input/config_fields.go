@@ -152,6 +152,15 @@ var fields = []field{
 		set:         func(c *Config, v any) (err error) { c.ConsumerARN, err = parseConsumerARN(v); return },
 	},
 	{
+		name: "recreatedStream", byDefault: string(RefuseRecreated), advanced: true, example: string(StartOver),
+		description: "What to do when the stream was deleted and created again under its name, which makes every position in the lease table void: `REFUSE` reports it and reads nothing, " +
+			"`START_OVER` drops the old positions and reads the new stream from its beginning. Refusing is the default, since a stream deleted by mistake may be restored from elsewhere.",
+		set: func(c *Config, v any) (err error) {
+			c.RecreatedStream, err = coerceEnum(v, RefuseRecreated, StartOver)
+			return
+		},
+	},
+	{
 		name: "failoverTimeMillis", byDefault: 10000, advanced: true,
 		description: "How long a lease that is not renewed is respected by other workers, in milliseconds, at least 3000. It must be the same for all workers of an application.",
 		set:         func(c *Config, v any) (err error) { c.FailoverTime, err = coerceMillis(v, 3000, "10000"); return },

@@ -105,6 +105,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		CheckpointInterval: time.Minute, BackoffTime: 3 * time.Second, NumRetries: 3, ReceiveQueueSize: 1000, UseEnhancedFanOut: true,
 		RecordProperties: []Property{PropertyArrivalTimestamp, PropertyEncryptionType, PropertyPartitionKey, PropertySequenceNumber},
 		MessageKeyMode:   KeyModePartitionKey,
+		RecreatedStream:  RefuseRecreated,
 		MaxBufferedBytes: 64 << 20, FailoverTime: 10 * time.Second, MaxRecords: 10000, IdleTimeBetweenReads: 250 * time.Millisecond,
 	}
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {

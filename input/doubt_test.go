@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,86 @@ func TestR73AStreamCreatedAgainBetweenTwoReadsIsNotReadUnderTheOldLeases(t *test
 	if err := w.troubled(in); !strings.Contains(err.Error(), lease.ErrRecreatedStream.Error()) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+func TestR71StartingOverReadsTheNewStreamFromItsBeginning(t *testing.T) {
+	recreate := func(w *world, shards int) {
+		w.t.Helper()
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // creation times have seconds
+		if err := w.kinesis.DeleteStream("stream"); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.kinesis.CreateStream("stream", shards); err != nil {
+			w.t.Fatal(err)
+		}
+		for i := range 20 {
+			w.put(fmt.Sprint(i), fmt.Sprint("new ", i))
+		}
+	}
+	// LATEST, so that a wrong start would lose what arrived before it.
+	over := []string{"recreatedStream: START_OVER", "initialPositionInStream: LATEST"}
+	check := func(w *world, in *input) {
+		w.t.Helper()
+		got := texts(w.t, w.read(in, 20, nil))
+		slices.Sort(got)
+		if got = slices.Compact(got); len(got) != 20 || !strings.HasPrefix(got[0], "new ") {
+			w.t.Fatalf("got %v", got)
+		}
+		for _, item := range w.dynamodb.Items("application") {
+			if brand, ok := item["kp_stream"].(*types.AttributeValueMemberS); !ok || !strings.Contains(brand.Value, "@") {
+				w.t.Fatalf("got %v", item)
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name          string
+		before, after int
+	}{{"more shards than before", 2, 3}, {"fewer shards than before", 3, 1}} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, tc.before)
+			first := w.connected(over...)
+			w.put("k", "old")
+			w.read(first, 1, nil)
+			if err := first.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			recreate(w, tc.after)
+			refusing := w.input("initialPositionInStream: LATEST")
+			if err := refusing.Connect(w.ctx()); err == nil || !strings.Contains(err.Error(), "START_OVER") {
+				t.Fatalf("without being told to: %v", err)
+			}
+			check(w, w.connected(over...))
+			if got := len(w.dynamodb.Items("application")); got != tc.after {
+				t.Fatalf("%d leases for %d shards", got, tc.after)
+			}
+		})
+	}
+	t.Run("while running", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 2)
+		in := w.connected(over...)
+		w.put("k", "old")
+		w.read(in, 1, nil)
+		recreate(w, 2)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		for {
+			// What the engine does: read until it is told that the connection is lost, then connect.
+			batch, ack, err := in.ReadBatch(ctx)
+			if err == nil {
+				t.Fatalf("got %v", texts(t, batch))
+			}
+			_ = ack
+			if !errors.Is(err, service.ErrNotConnected) {
+				t.Fatal(err)
+			}
+			if err := in.Connect(ctx); err == nil {
+				break
+			}
+		}
+		check(w, in)
+	})
 }
 
 func TestR72ALeaseThatThisStreamDidNotIssueIsGivenBackAndNotTakenAgain(t *testing.T) {

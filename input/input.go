@@ -130,7 +130,10 @@ func (in *input) Connect(ctx context.Context) error {
 	case closed:
 		return service.ErrEndOfInput
 	case w != nil:
-		return reconnect(ctx, w)
+		if _, trouble := w.state(); in.config.RecreatedStream != StartOver || !errors.Is(trouble, lease.ErrRecreatedStream) {
+			return reconnect(ctx, w)
+		}
+		in.forsake(ctx, w)
 	}
 	if err := in.begin(ctx); err != nil {
 		in.failures++
@@ -139,6 +142,24 @@ func (in *input) Connect(ctx context.Context) error {
 	}
 	in.failures = 0
 	return nil
+}
+
+// forsake ends the worker of a stream that is no more: nothing of it is good for the one created since.
+func (in *input) forsake(ctx context.Context, w *worker) {
+	in.mu.Lock()
+	leave := in.mu.leave
+	in.mu.leave = nil
+	in.mu.Unlock()
+	if leave == nil {
+		return // closed meanwhile
+	}
+	defer leave()
+	if err := w.stop(ctx); err != nil {
+		in.log.Debugf("Not every lease of the old stream was released: %v", err)
+	}
+	in.mu.Lock()
+	in.mu.worker = nil
+	in.mu.Unlock()
 }
 
 // reconnectPatience is how long a Connect waits for the end of trouble before it reports it (again).

@@ -305,9 +305,7 @@ func (w *worker) monitor() {
 			return
 		}
 		err := w.manager.Err()
-		if err != nil {
-			err = fmt.Errorf("lease table %q: %w", w.in.config.ApplicationName, err)
-		} else {
+		if err == nil {
 			err = w.readTrouble(time.Now())
 		}
 		if errors.Is(err, retrieval.ErrNotFound) && time.Since(looked) > troubledAfter {

@@ -163,7 +163,7 @@ func (m *Manager) Err() error {
 	now := m.cfg.Clock()
 	for _, h := range []*health{&m.reads, &m.writes} {
 		if err := h.failing(now, m.cfg.Failover); err != nil {
-			return fmt.Errorf("lease table %s has not answered for %s: %w", m.cfg.Table.Name(), m.cfg.Failover, err)
+			return fmt.Errorf("lease table %s could not be used for %s: %w", m.cfg.Table.Name(), m.cfg.Failover, err)
 		}
 	}
 	return nil

@@ -269,6 +269,38 @@ func (t *Table) DeleteOfOtherStream(ctx context.Context, seen Lease) (deleted bo
 	return t.delete(ctx, u, "of an earlier stream")
 }
 
+// Replace turns a lease that an earlier stream of the same name has left behind into one of the new stream, if it still
+// looks as it was seen (r7.1). The caller has seen it expired. A lease that has changed stays, without an error. It is an
+// update of the item, which moves its counter on: a deleted and re-created one would begin at 0 again, and a write that
+// is still under way from the old days could hit it.
+func (t *Table) Replace(ctx context.Context, seen, fresh Lease) (replaced bool, err error) {
+	if seen.Stream == "" || fresh.Stream == "" {
+		return false, fmt.Errorf("replacing lease %s: both leases must say whose they are", seen.Key)
+	}
+	u := newUpdate(seen.Key)
+	u.ifEqual(attrStream, text(seen.Stream))
+	u.ifEqual(attrCounter, number(seen.Counter))
+	u.set(attrCounter, number(seen.Counter+1))
+	u.set(attrStream, text(fresh.Stream))
+	u.set(attrCheckpoint, text(fresh.Checkpoint.Sequence))
+	u.set(attrSub, number(fresh.Checkpoint.Sub))
+	u.set(attrSwitches, number(0))
+	u.set(attrStartHash, text(fresh.StartingHashKey))
+	u.set(attrEndHash, text(fresh.EndingHashKey))
+	if len(fresh.Parents) > 0 {
+		u.set(attrParents, &types.AttributeValueMemberSS{Value: fresh.Parents})
+	} else {
+		u.remove(attrParents)
+	}
+	u.remove(attrOwner, attrCheckpointOwner, attrChildren, attrPending, attrPendingSub, attrPendingState, attrThroughput,
+		attrAcquisition, attrStart, attrAsk, attrAskAt, attrFailover, attrDedupCount, attrDedupAt, attrDedupFirst, attrDedupEpoch, attrDedupParts)
+	a, err := t.send(ctx, u)
+	if err != nil {
+		return false, fmt.Errorf("replacing lease %s of an earlier stream: %w", seen.Key, err)
+	}
+	return !a.failed, nil
+}
+
 // DeleteEnded deletes the lease of a shard that was read to its end, if it still looks as it was seen (r6.6). A lease
 // that has changed stays, without an error: KCL deletes without any condition, and has deleted leases that had just
 // come back to life.

@@ -79,7 +79,7 @@ func TestTheTableIsAwayForLongerThanF(t *testing.T) {
 		if h.Fence().Open() || !errors.Is(h.Err(), ErrFenced) {
 			t.Errorf("open 40 s after the last renewal: %v", h.Err())
 		}
-		if err := owner.m.Err(); err == nil || !strings.Contains(err.Error(), "lease table app has not answered for 9s") {
+		if err := owner.m.Err(); err == nil || !strings.Contains(err.Error(), "lease table app could not be used for 9s") {
 			t.Errorf("Err while the table is away: %v", err)
 		}
 		w.db.Restart()
