@@ -22,6 +22,7 @@ const (
 	fieldTLS               = "tls"
 	fieldAuth              = "auth"
 	fieldProperties        = "properties"
+	fieldEventTime         = "event_time"
 	fieldHashingScheme     = "hashing_scheme"
 	fieldCompression       = "compression"
 	fieldBatching          = "producer_batching"
@@ -98,6 +99,7 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				Description("Which metadata become properties of the message, under their full names. By default those that begin with `kinesis.`, which the `kinesis_pulsar` input sets. Each property costs about 1 µs a message; for none, set `include_prefixes: []`.").
 				Default(map[string]any{"include_prefixes": []any{defaultPropertyPrefix}, "include_patterns": []any{}}).
 				Example(map[string]any{"include_prefixes": []any{"kinesis.", "trace_"}}),
+			eventTimeField(),
 			service.NewOutputMaxInFlightField().
 				LintRule(lintUnless("this > 0", fieldMaxInFlight+": must be at least 1")),
 			service.NewTLSField(fieldTLS).
@@ -148,7 +150,6 @@ input:
     awsKinesisStreamName: orders
     awsRegion: eu-central-1
     initialPositionInStream: TRIM_HORIZON
-    useEnhancedFanOut: false
 
 output:
   pulsar:
@@ -195,11 +196,11 @@ func authField() *service.ConfigField {
 		LintRule(`root = if this.oauth2.enabled.or(false) && this.token.enabled.or(false) { [ "auth: token and oauth2 are both enabled, enable one of them" ] }`)
 }
 
-// lintUnless is a lint rule that complains unless a Bloblang condition holds.
 // isDuration is parse_duration for lint rules. Those are compiled when this package is initialised, before the package
 // with that method may be, and a rule that does not compile is a complaint about every value.
 const isDuration = `this.re_match("^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)(([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*$|^0$")`
 
+// lintUnless is a lint rule that complains unless a Bloblang condition holds.
 func lintUnless(condition, complaint string) string {
 	return fmt.Sprintf("root = if !(%s) { [ %q ] }", condition, complaint)
 }
@@ -231,6 +232,7 @@ type config struct {
 	key               text
 	orderingKey       text
 	properties        *service.MetadataFilter
+	eventTime         eventTime
 	maxInFlight       int
 	tls               *tls.Config // nil without TLS
 	auth              authConfig
@@ -261,6 +263,7 @@ func parseConfig(p *service.ParsedConfig) (*config, error) {
 	}
 	read(func() error { c.url, err = p.FieldString(fieldURL); return err })
 	read(func() error { return c.readTexts(p) })
+	read(func() error { return c.readEventTime(p) })
 	read(func() error {
 		c.properties, err = p.FieldMetadataFilter(fieldProperties)
 		return inField(fieldProperties, err)
@@ -302,6 +305,19 @@ func (c *config) readTexts(p *service.ParsedConfig) error {
 		*to = newText(raw, expr)
 	}
 	return nil
+}
+
+func (c *config) readEventTime(p *service.ParsedConfig) error {
+	raw, err := p.FieldString(fieldEventTime)
+	if err != nil {
+		return err
+	}
+	expr, err := p.FieldInterpolatedString(fieldEventTime)
+	if err != nil {
+		return inField(fieldEventTime, err)
+	}
+	c.eventTime, err = newEventTime(raw, expr)
+	return inField(fieldEventTime, err)
 }
 
 func (c *config) readTLS(p *service.ParsedConfig) error {

@@ -59,6 +59,11 @@ func TestBadConfigsNameTheirField(t *testing.T) {
 		"topic with a space":        {yaml: "url: pulsar://localhost:6650\ntopic: my orders", field: "topic"},
 		"broken interpolation":      {yaml: "url: pulsar://localhost:6650\ntopic: '${! json( }'", field: "topic"},
 		"broken key":                {yaml: good + "key: '${! nope( }'", field: "key"},
+		"broken event time":         {yaml: good + "event_time: '${! nope( }'", field: "event_time"},
+		"event time in words":       {yaml: good + "event_time: kinesis.arrival.timestamp", field: "event_time"},
+		"event time in seconds":     {yaml: good + "event_time: '1700000000'", field: "event_time"},
+		"event time without zone":   {yaml: good + "event_time: '2026-01-31T12:00:00'", field: "event_time"},
+		"event time of no calendar": {yaml: good + "event_time: '2026-02-31T12:00:00Z'", field: "event_time", only: "parse"},
 		"both auth methods":         {yaml: good + "auth:\n  oauth2:\n    enabled: true\n    issuer_url: https://issuer\n    private_key_file: /k\n  token:\n    enabled: true\n    token: x", field: "auth"},
 		"empty token":               {yaml: good + "auth:\n  token:\n    enabled: true", field: "auth.token.token"},
 		"oauth2 without issuer":     {yaml: good + "auth:\n  oauth2:\n    enabled: true\n    private_key_file: /k", field: "auth.oauth2.issuer_url"},
@@ -108,6 +113,10 @@ func TestGoodConfigsLintClean(t *testing.T) {
 		"tls":             "url: pulsar+ssl://localhost:6651\ntopic: persistent://public/default/orders\ntls:\n  skip_cert_verify: true",
 		"partition topic": "url: pulsar://localhost:6650\ntopic: orders-partition-3",
 		"interpolated":    "url: pulsar://localhost:6650\ntopic: 'orders-${! @region }'\nkey: '${! json(\"id\") }'\nordering_key: '${! @tenant }'",
+		"arrival time":    "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '${! @\"kinesis.arrival.timestamp\" }'",
+		"event time":      "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '${! json(\"created_ms\").or(\"\") }'",
+		"constant time":   "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '2026-01-31T12:00:00.5+01:00'",
+		"constant millis": "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '1700000000123'",
 		"no properties":   "url: pulsar://localhost:6650\ntopic: orders\nproperties:\n  include_prefixes: []",
 		"upper case enum": "url: pulsar://localhost:6650\ntopic: orders\ncompression: LZ4\nhashing_scheme: Murmur3_32",
 		"every field": `
@@ -115,6 +124,7 @@ url: pulsar://localhost:6650
 topic: orders
 key: ""
 ordering_key: ""
+event_time: ""
 properties:
   include_prefixes: ["kinesis.", "x_"]
   include_patterns: ["^y"]
@@ -171,6 +181,9 @@ func TestDefaults(t *testing.T) {
 	}
 	if s, ok := c.orderingKey.static(); !ok || s != "" {
 		t.Errorf("ordering key %+v", c.orderingKey)
+	}
+	if c.eventTime != (eventTime{}) {
+		t.Errorf("event time %+v: the Java connector sets none", c.eventTime)
 	}
 	if !c.properties.Match("kinesis.sequence.number") || c.properties.Match("pulsar_key") || c.properties.Match("kp_record") {
 		t.Errorf("properties")
@@ -266,6 +279,10 @@ func TestMetadataReferences(t *testing.T) {
 		`${! metadata("kinesis.shard.id") }`:      "kinesis.shard.id",
 		`${! @a.or("") }`:                         "a",
 		`${! @a | "" }`:                           "a",
+		`${! @"kinesis.arrival.timestamp" }`:      "kinesis.arrival.timestamp",
+		`${!@"a b".or("")}`:                       "a b",
+		`${! @"a" + "b" }`:                        "",
+		`${! @"with \"quotes\"" }`:                "",
 		`${! @a.b }`:                              "", // field b of entry a
 		`${! @a.or("none") }`:                     "",
 		`${! @a.uppercase() }`:                    "",
@@ -294,7 +311,7 @@ func TestAbsentMetadataIsNoKey(t *testing.T) {
 	str := service.NewMessage(nil)
 	str.MetaSetMut("k", "v")
 	batch := service.MessageBatch{service.NewMessage(nil), null, number, str}
-	for _, raw := range []string{`${! @k }`, `${! meta("k") }`, `${! metadata("k").or("") }`} {
+	for _, raw := range []string{`${! @k }`, `${! @"k" }`, `${! meta("k") }`, `${! metadata("k").or("") }`} {
 		expr, err := service.NewInterpolatedString(raw)
 		if err != nil {
 			t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What a real broker hands to a consumer: every message in the partition of its key, with its bytes and properties. The
+// What a real broker hands to a consumer: every message in the partition of its key, with its bytes, properties and event time. The
 // client's own Murmur3 producer is the witness for the partitions.
 func TestRealBroker(t *testing.T) {
 	broker := stack.SharedPulsar(t)
@@ -33,10 +33,13 @@ func TestRealBroker(t *testing.T) {
 	keys[1], keys[2], keys[3] = "Grüße", "シャード", "\x00\x7f"
 	payloads[4] = ""
 
-	o := connected(t, broker.ServiceURL(), "topic: "+topic)
+	o := connected(t, broker.ServiceURL(), "topic: "+topic+"\nevent_time: '${! @when }'")
 	batch, a := newShard().batchOf(keys, payloads)
 	for i, m := range batch {
 		m.MetaSetMut("kinesis.partition.key", keys[i])
+		if i%3 > 0 {
+			m.MetaSetMut("when", 1700000000000+int64(i))
+		}
 	}
 	if err := o.WriteBatch(ctx, batch); err != nil {
 		t.Fatal(err)
@@ -67,7 +70,7 @@ func TestRealBroker(t *testing.T) {
 	}
 
 	ours, theirs := map[string]int{}, map[string]int{}
-	stored := map[string]string{}
+	stored, times := map[string]string{}, map[string]time.Time{}
 	for p := range partitions {
 		name := fmt.Sprintf("%s-partition-%d", topic, p)
 		reader, err := client.CreateReader(pulsar.ReaderOptions{Topic: name, StartMessageID: pulsar.EarliestMessageID()})
@@ -83,7 +86,7 @@ func TestRealBroker(t *testing.T) {
 				theirs[m.Key()] = p
 				continue
 			}
-			ours[m.Key()], stored[m.Key()] = p, string(m.Payload())
+			ours[m.Key()], stored[m.Key()], times[m.Key()] = p, string(m.Payload()), m.EventTime()
 			if len(m.Properties()) != 1 || m.Properties()["kinesis.partition.key"] != m.Key() {
 				t.Errorf("properties of %q: %v", m.Key(), m.Properties())
 			}
@@ -99,6 +102,13 @@ func TestRealBroker(t *testing.T) {
 		}
 		if stored[key] != payloads[i] {
 			t.Errorf("payload of %q is %q", key, stored[key])
+		}
+		var when int64 // 0 is how the client tells that there is none
+		if i%3 > 0 {
+			when = 1700000000000 + int64(i)
+		}
+		if got := times[key].UnixMilli(); got != when {
+			t.Errorf("event time of %q is %d, want %d", key, got, when)
 		}
 	}
 

@@ -35,16 +35,16 @@ type topicPlaces struct {
 	turn   int // where the batch's messages without a key go
 }
 
-// resolve works out key, properties and payload of every message, without the broker. A message for which that fails is
-// refused: it would fail the same way the next time.
+// resolve works out key, properties, event time and payload of every message, without the broker. A message for which
+// that fails is refused: it would fail the same way the next time.
 func (w *writing) resolve() {
 	conf := w.output.conf
-	keys, orderingKeys := conf.key.over(w.batch), conf.orderingKey.over(w.batch)
+	texts := resolvedTexts{conf.key.over(w.batch), conf.orderingKey.over(w.batch), conf.eventTime.over(w.batch)}
 	entries := w.flight.entries
 	for i, m := range w.batch {
 		e := &entries[i]
 		w.identify(e, m, i)
-		if err := w.fill(e, m, i, &keys, &orderingKeys); err != nil {
+		if err := w.fill(e, m, i, &texts); err != nil {
 			w.flight.settle(e, permanent, err)
 		}
 	}
@@ -94,13 +94,24 @@ func (w *writing) see(id *attempt.RecordID) bool {
 	return before
 }
 
-func (w *writing) fill(e *entry, m *service.Message, i int, keys, orderingKeys *batchText) error {
+// resolvedTexts are the interpolated fields that make up a message, over a batch.
+type resolvedTexts struct {
+	key, orderingKey batchText
+	eventTime        batchEventTime
+}
+
+func (w *writing) fill(e *entry, m *service.Message, i int, texts *resolvedTexts) error {
 	var err error
-	if e.message.Key, err = keys.at(i); err != nil {
+	if e.message.Key, err = texts.key.at(i); err != nil {
 		return fmt.Errorf("resolving %s: %w", fieldKey, err)
 	}
-	if e.message.OrderingKey, err = orderingKeys.at(i); err != nil {
+	if e.message.OrderingKey, err = texts.orderingKey.at(i); err != nil {
 		return fmt.Errorf("resolving %s: %w", fieldOrderingKey, err)
+	}
+	if texts.eventTime.set {
+		if e.message.EventTime, err = texts.eventTime.at(i); err != nil {
+			return fmt.Errorf("resolving %s: %w", fieldEventTime, err)
+		}
 	}
 	if e.message.Payload, err = m.AsBytes(); err != nil {
 		return fmt.Errorf("reading the message: %w", err)

@@ -15,17 +15,17 @@ type text struct {
 	expr     *service.InterpolatedString
 }
 
-// metadataReference matches ${! @name }, ${! metadata("name") } and ${! meta("name") }, with or without a fallback to
-// the empty string.
+// metadataReference matches ${! @name }, ${! @"name" }, ${! metadata("name") } and ${! meta("name") }, with or without a
+// fallback to the empty string.
 var metadataReference = regexp.MustCompile(
-	`^\$\{!\s*(?:@([A-Za-z_][A-Za-z0-9_]*)|meta(?:data)?\("([^"\\]+)"\))(?:\.or\(""\)|\s*\|\s*"")?\s*\}$`)
+	`^\$\{!\s*(?:@([A-Za-z_][A-Za-z0-9_]*)|@"([^"\\]+)"|meta(?:data)?\("([^"\\]+)"\))(?:\.or\(""\)|\s*\|\s*"")?\s*\}$`)
 
 func newText(raw string, expr *service.InterpolatedString) text {
 	if s, ok := expr.Static(); ok {
 		return text{constant: s}
 	}
 	if m := metadataReference.FindStringSubmatch(raw); m != nil {
-		return text{metadata: m[1] + m[2]}
+		return text{metadata: m[1] + m[2] + m[3]}
 	}
 	return text{expr: expr}
 }
