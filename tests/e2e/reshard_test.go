@@ -217,24 +217,26 @@ func (f *family) balanced() *family {
 // if it is closed. Then nothing is replayed any more.
 func (l *lineage) readToTheEnd() {
 	l.t.Helper()
-	l.eventually("every shard is read to where it ends", func() bool {
-		leases, records := l.leases(), l.kinesis.Records(streamName)
-		for _, shard := range l.kinesis.Shards(streamName) {
-			at, list := leases[shard.ID]["checkpoint"], records[shard.ID]
-			switch {
-			case !shard.Closed.IsZero():
-				if at != "SHARD_END" {
-					return false
-				}
-			case len(list) > 0:
-				// By fan-out, a shard that is read to its tip moves on behind its last record.
-				if last := list[len(list)-1].SequenceNumber; len(at) < len(last) || len(at) == len(last) && at < last {
-					return false
-				}
+	l.eventually("every shard is read to where it ends", l.atTheEnd)
+}
+
+func (l *lineage) atTheEnd() bool {
+	leases, records := l.leases(), l.kinesis.Records(streamName)
+	for _, shard := range l.kinesis.Shards(streamName) {
+		at, list := leases[shard.ID]["checkpoint"], records[shard.ID]
+		switch {
+		case !shard.Closed.IsZero():
+			if at != "SHARD_END" {
+				return false
+			}
+		case len(list) > 0:
+			// By fan-out, a shard that is read to its tip moves on behind its last record.
+			if last := list[len(list)-1].SequenceNumber; len(at) < len(last) || len(at) == len(last) && at < last {
+				return false
 			}
 		}
-		return true
-	})
+	}
+	return true
 }
 
 // TestReshards tells of one worker and a stream that changes below it, or before it comes. Nothing goes wrong in it, so
@@ -393,13 +395,11 @@ func TestReshardAccount(t *testing.T) {
 			}
 			time.Sleep(200 * time.Millisecond) // so that reshards meet readers at work, not one backlog
 		}
-		began := time.Now()
-		total := l.total()
-		for l.delivered() < total && time.Since(began) < 10*time.Minute {
-			time.Sleep(50 * time.Millisecond)
+		// The full size takes longer than one has patience with a condition, and looking at it costs more.
+		for deadline := time.Now().Add(10 * time.Minute); !l.atTheEnd() && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Millisecond)
 		}
-		l.readToTheEnd()
-		f := l.family()
+		total, f := l.total(), l.family()
 		l.t.Logf("account: %d records in %d shards; lost %d, duplicates %d, out of order %d, before their parents %d, wrong %d, foreign %d",
 			total, len(l.kinesis.Shards(streamName)), len(f.lost), len(f.duplicates), len(f.disorder)+len(f.unordered), len(f.early), len(f.wrong), f.foreign)
 		f.balanced().once()
