@@ -80,6 +80,12 @@ func (c *clients) close() { c.transport.CloseIdleConnections() }
 // endpoint that takes connections and says nothing (a wrong port, a broken proxy) would hang without a word.
 const answerTimeout = 10 * time.Second
 
+// subscriptionWindow is how many bytes a subscription may bring before they are read, and how large a frame of HTTP/2 may be.
+// A subscription that waits for the pipeline holds a full window, beside the byte budget: with Go's 4 MiB, 64 shards of large
+// records would pile up 256 MiB, with 1 MiB they still cost some 70 MiB more. It is enough for the 2 MB a second that
+// Kinesis gives a shard up to a round trip of 125 ms. Larger frames than Go's 16 KiB save some processor time.
+const subscriptionWindow = 256 << 10
+
 // newBuildable starts from the SDK's defaults. Their ten idle connections per host would make every shard beyond the
 // tenth dial for each read.
 func newBuildable() *awshttp.BuildableClient {
@@ -87,10 +93,9 @@ func newBuildable() *awshttp.BuildableClient {
 		t.MaxIdleConnsPerHost = 256
 		t.MaxIdleConns = 512
 		t.ResponseHeaderTimeout = answerTimeout
-		// Subscriptions are streams of a few HTTP/2 connections. Nothing else notices that such a connection is dead, and
-		// the default window would let each blocked subscription pile up 4 MiB.
+		// Subscriptions are streams of a few HTTP/2 connections. Nothing else notices that such a connection is dead.
 		t.ForceAttemptHTTP2 = true
-		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, MaxReceiveBufferPerStream: 1 << 20}
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second, MaxReceiveBufferPerStream: subscriptionWindow, MaxReadFrameSize: subscriptionWindow}
 	}).WithDialerOptions(func(d *net.Dialer) {
 		d.Timeout = 5 * time.Second
 	})

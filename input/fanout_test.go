@@ -373,7 +373,7 @@ func TestI8AndI9WithABlockedOutputFanOutHoldsABoundedNumberOfBytesAndEveryLease(
 
 func TestConnectionsOfSubscriptionsAreWatched(t *testing.T) {
 	transport := newBuildable().GetTransport()
-	if !transport.ForceAttemptHTTP2 || transport.HTTP2 == nil || transport.HTTP2.SendPingTimeout != 15*time.Second || transport.HTTP2.MaxReceiveBufferPerStream != 1<<20 {
+	if !transport.ForceAttemptHTTP2 || transport.HTTP2 == nil || transport.HTTP2.SendPingTimeout != 15*time.Second || transport.HTTP2.MaxReceiveBufferPerStream != 256<<10 {
 		t.Fatalf("got %+v", transport.HTTP2)
 	}
 }
