@@ -396,7 +396,7 @@ func TestReshardAccount(t *testing.T) {
 			time.Sleep(200 * time.Millisecond) // so that reshards meet readers at work, not one backlog
 		}
 		// The full size takes longer than one has patience with a condition, and looking at it costs more.
-		for deadline := time.Now().Add(10 * time.Minute); !l.atTheEnd() && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience + time.Duration(*reshardRecords)*time.Millisecond); !l.atTheEnd() && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Millisecond)
 		}
 		total, f := l.total(), l.family()
