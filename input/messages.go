@@ -55,7 +55,7 @@ func (c *converter) messages(f *flight) service.MessageBatch {
 func propertyValue(p Property, shard string, r *retrieval.Record) (value string, ok bool) {
 	switch p {
 	case PropertyArrivalTimestamp:
-		return formatInstant(r.Arrival), true
+		return formatInstant(r.Arrival), !r.Arrival.IsZero() // an emulator may leave it out
 	case PropertyEncryptionType:
 		return r.Encryption, true
 	case PropertyPartitionKey:
