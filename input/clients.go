@@ -13,6 +13,8 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/smithy-go/logging"
+	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/credentials"
 )
@@ -30,10 +32,10 @@ type clients struct {
 }
 
 // newClients makes no request, except that the default credentials chain may look at files.
-func newClients(ctx context.Context, c Config) (*clients, error) {
+func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, error) {
 	// The SDK's own kind of client first: it adds the certificates of AWS_CA_BUNDLE to that, and refuses any other.
 	buildable := newBuildable()
-	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(buildable)}
+	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(buildable), awsconfig.WithLogger(sdkLog{log})}
 	if c.Region != "" {
 		options = append(options, awsconfig.WithRegion(c.Region))
 	}
@@ -99,6 +101,15 @@ func newBuildable() *awshttp.BuildableClient {
 	}).WithDialerOptions(func(d *net.Dialer) {
 		d.Timeout = 5 * time.Second
 	})
+}
+
+// sdkLog takes what the SDK says beside its errors, which would go to standard error otherwise. All of it is about single
+// requests, which are tried again.
+type sdkLog struct{ log *service.Logger }
+
+// Logf implements logging.Logger.
+func (l sdkLog) Logf(_ logging.Classification, format string, args ...any) {
+	l.log.Debugf("AWS SDK: "+format, args...)
 }
 
 // plainBody hides the SDK's request bodies' WriterTo from net/http. The SDK closes a body as soon as the answer is

@@ -184,7 +184,7 @@ func reconnect(ctx context.Context, w *worker) error {
 
 // begin is the first connection. It must be called with connecting held.
 func (in *input) begin(ctx context.Context) error {
-	c, err := newClients(ctx, in.config)
+	c, err := newClients(ctx, in.config, in.log)
 	if err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ func (in *input) Close(ctx context.Context) error {
 
 // ConnectionTest implements service.ConnectionTestable.
 func (in *input) ConnectionTest(ctx context.Context) service.ConnectionTestResults {
-	c, err := newClients(ctx, in.config)
+	c, err := newClients(ctx, in.config, in.log)
 	if err != nil {
 		return service.ConnectionTestFailed(err).AsList()
 	}

@@ -139,13 +139,16 @@ func TestADynamoDBThatFailsHalfOfTheTimeCostsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 2, 2)
+			p := w.start(config{input: map[string]string{"failoverTimeMillis": "6000", "backoffTime": "200"}})
+			// It is running before the trouble begins: a start makes some ten calls, and begins anew ever more slowly
+			// when one of them has failed three times, which under these odds can take any time.
+			w.arrived(w.put(20, 20))
 			w.dynamodb.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
 				if rand.IntN(100) < 40 {
 					return &dynamotest.Fault{Kind: kind, Delay: 300 * time.Millisecond}
 				}
 				return nil
 			})
-			p := w.start(config{input: map[string]string{"failoverTimeMillis": "6000", "backoffTime": "200"}})
 			w.feed(80, 20, 20)
 			w.settled()
 			w.dynamodb.OnRequest(nil)
