@@ -339,3 +339,79 @@ func TestI3AStaleScanWithoutAParentFreesNoChild(t *testing.T) {
 		return slices.Contains(came, merged)
 	})
 }
+
+func (in *input) theWorker() *worker {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.mu.worker
+}
+
+func TestTheAuditCleansUpAndMends(t *testing.T) {
+	w := newWorld(t, 1)
+	w.put("k", "parent")
+	in := w.connected()
+	w.read(in, 1, nil)
+	children := w.split(shard0)
+	w.put("a", "1")
+	w.put("b", "2")
+	w.put("c", "3")
+	w.put("d", "4")
+	w.read(in, 4, nil)
+	w.eventually("both children have begun", func() bool {
+		for _, c := range children {
+			if s := w.lease(c, "checkpoint"); s == "" || s == "TRIM_HORIZON" {
+				return false
+			}
+		}
+		return w.lease(shard0, "checkpoint") == "SHARD_END"
+	})
+	worker := in.theWorker()
+	a := auditor{ended: map[string]time.Time{}, seen: map[string]int{}}
+	now := time.Now()
+	audit := func(after time.Duration) {
+		t.Helper()
+		if err := a.audit(w.ctx(), worker, now.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A child's lease is deleted by hand while its parent's lease still is there.
+	w.dynamodb.DeleteItem("application", map[string]types.AttributeValue{"leaseKey": &types.AttributeValueMemberS{Value: children[0]}})
+	for i := range holeAudits {
+		if got := w.lease(children[0], "checkpoint"); got != "" {
+			t.Fatalf("the hole was filled after %d audits", i)
+		}
+		audit(time.Duration(i) * time.Second)
+	}
+	if got := w.lease(children[0], "checkpoint"); got != "TRIM_HORIZON" {
+		t.Fatalf("the missing child's lease is at %q", got)
+	}
+	if got := w.lease(shard0, "checkpoint"); got != "SHARD_END" {
+		t.Fatal("the parent was cleaned up although a child has not begun, or too early")
+	}
+	w.eventually("the mended child is read again", func() bool {
+		s := w.lease(children[0], "checkpoint")
+		if s != "" && s != "TRIM_HORIZON" {
+			return true
+		}
+		short, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		if _, ack, err := in.ReadBatch(short); err == nil {
+			_ = ack(context.Background(), nil)
+		}
+		return false
+	})
+	audit(cleanupAfter - time.Second)
+	if w.lease(shard0, "checkpoint") == "" {
+		t.Fatal("the parent was cleaned up too early")
+	}
+	audit(cleanupAfter + time.Second)
+	if got := w.lease(shard0, "checkpoint"); got != "" {
+		t.Fatalf("the parent's lease is still there, at %s", got)
+	}
+	for range holeAudits + 1 {
+		audit(2 * cleanupAfter)
+	}
+	if got := w.lease(shard0, "checkpoint"); got != "" {
+		t.Fatal("a cleaned up parent came back")
+	}
+}

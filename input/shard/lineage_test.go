@@ -162,3 +162,26 @@ func TestACleanedUpParentIsNotReadAgain(t *testing.T) {
 		t.Fatal("the open shard lost its lease")
 	}
 }
+
+// TestTheExampleOfKCLsShardSync is the one by which KCL explains which leases it adds to a table that has some: 0 and 1
+// became 6, 2 and 3 became 7, 6 and 7 became 8, 5 became 9 and 10; 4, 5 and 7 have leases.
+func TestTheExampleOfKCLsShardSync(t *testing.T) {
+	oldest := []Shard{closed("0", "10"), closed("1", "11"), closed("2", "12"), closed("3", "13"), open("4", "14"), closed("5", "15")}
+	younger := []Shard{closed("6", "20", "0", "1"), closed("7", "21", "2", "3"), open("8", "30", "6", "7"), open("9", "22", "5"), open("10", "23", "5")}
+	all := append(slices.Clone(oldest), younger...)
+	leased := func(key string, parents ...string) lease.Lease {
+		l := at(key, "50")
+		l.Parents = parents
+		return l
+	}
+	leases := table(leased("4"), leased("5"), leased("7", "2", "3"))
+	if got := keys(Holes(oldest, all, leases, Start{Position: checkpoint.TrimHorizon}, "")); !slices.Equal(got, []string{"0", "1"}) {
+		t.Errorf("from the horizon: %v, want 0 and 1", got)
+	}
+	// KCL would add 6 at LATEST, where it ends at once. Its records all came before the anchor, and 8 does not wait for a
+	// parent without a lease.
+	openNow := []Shard{all[4], all[8], all[9], all[10]}
+	if got := keys(Holes(openNow, all, leases, Start{Position: checkpoint.Latest, At: anchor}, "")); len(got) != 0 {
+		t.Errorf("from the anchor: %v, want none: 8, 9 and 10 follow when 7 and 5 end", got)
+	}
+}

@@ -338,7 +338,10 @@ func TestReshardsWhileWorkersComeAndGo(t *testing.T) {
 			l.number(400, keys)
 			l.scale(count)
 			l.number(200, keys)
+			// It stops in the middle of its work: before a pipeline runs, it can't be stopped.
+			before := l.delivered()
 			q := l.start(l.config())
+			l.eventually("something of this round is delivered", func() bool { return l.delivered() > before || before == l.total() })
 			p.stop()
 			p = q
 		}
@@ -392,6 +395,7 @@ func TestReshardAccount(t *testing.T) {
 			if i%2 == 1 {
 				p.stop()
 				p = l.start(l.config())
+				l.eventually("it runs", func() bool { return len(l.owners()) > 0 })
 			}
 			time.Sleep(200 * time.Millisecond) // so that reshards meet readers at work, not one backlog
 		}
