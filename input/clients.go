@@ -3,7 +3,6 @@ package input
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/credentials"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
 )
 
 // fallbackRegion signs requests when every endpoint is given and no region is known anywhere: emulators do not care,
@@ -57,11 +57,11 @@ func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, e
 		buildable = completed
 	}
 	transport := buildable.GetTransport()
-	shared.HTTPClient = &http.Client{Transport: plainBody{transport}}
+	shared.HTTPClient = &http.Client{Transport: wholebody.Transport(transport)}
 	return &clients{
 		kinesis: kinesis.NewFromConfig(shared, func(o *kinesis.Options) {
 			// Only Kinesis': a lease must never wait for records to be decoded (I9).
-			o.HTTPClient = &http.Client{Transport: newBoundedResponses(plainBody{transport})}
+			o.HTTPClient = &http.Client{Transport: newBoundedResponses(wholebody.Transport(transport))}
 			if c.Endpoint != "" {
 				o.BaseEndpoint = aws.String(c.Endpoint)
 			}
@@ -110,20 +110,6 @@ type sdkLog struct{ log *service.Logger }
 // Logf implements logging.Logger.
 func (l sdkLog) Logf(_ logging.Classification, format string, args ...any) {
 	l.log.Debugf("AWS SDK: "+format, args...)
-}
-
-// plainBody hides the SDK's request bodies' WriterTo from net/http. The SDK closes a body as soon as the answer is
-// there, its WriteTo then reports io.EOF, and if the answer was faster than the end of the request, net/http takes
-// that for a failed write and closes the connection under the reader of the answer.
-type plainBody struct{ next http.RoundTripper }
-
-func (p plainBody) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil && req.Body != http.NoBody {
-		clone := *req
-		clone.Body = struct{ io.ReadCloser }{req.Body}
-		req = &clone
-	}
-	return p.next.RoundTrip(req)
 }
 
 // noRetries switches the SDK's own retries off for a client. The readers pace and back off themselves.

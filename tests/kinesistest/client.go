@@ -2,13 +2,14 @@ package kinesistest
 
 import (
 	"context"
-	"io"
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/schemas"
 	"github.com/aws/smithy-go/transport/http/protocol/awsjson"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
 )
 
 // Client is an SDK client of the server, with made-up credentials and without retries, so that a test sees each answer;
@@ -54,19 +55,8 @@ func newTransport(prior bool) *http.Transport {
 	return t
 }
 
-// WholeBodies is a transport for SDK clients that talk HTTP/1.1 to a server as near as this one. The SDK closes a request's
-// body as soon as the answer is there, and its body then reports io.EOF from WriteTo; when the answer comes before net/http
-// has noted that the body is sent, net/http takes that for a failed write and closes the connection under the answer's reader.
-// Without WriteTo the body is read to its end like any other.
-func WholeBodies(transport http.RoundTripper) http.RoundTripper { return wholeBodies{transport} }
-
-type wholeBodies struct{ next http.RoundTripper }
-
-func (t wholeBodies) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		clone := *r
-		clone.Body = struct{ io.ReadCloser }{r.Body}
-		r = &clone
-	}
-	return t.next.RoundTrip(r)
+// WholeBodies is a transport for SDK clients that talk HTTP/1.1 to a server as near as this one: without it the SDK and
+// net/http lose a connection now and then.
+func WholeBodies(transport http.RoundTripper) http.RoundTripper {
+	return wholebody.Transport(transport)
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
 )
 
 // DynamoDBOptions say how DynamoDB Local is run. The zero value is right for most.
@@ -80,5 +82,7 @@ func (d *DynamoDBService) Client() *dynamodb.Client {
 		Region:       "us-east-1",
 		BaseEndpoint: aws.String(d.URL()),
 		Credentials:  credentials.NewStaticCredentialsProvider("local", "local", ""),
+		// A service as near as this one answers before the SDK is done with its request, which costs connections.
+		HTTPClient: &http.Client{Transport: wholebody.Transport(http.DefaultTransport)},
 	})
 }
