@@ -137,6 +137,12 @@ func (w *worker) Scanned(leases []lease.Lease) {
 	w.startReadyLocked()
 }
 
+// Drain implements lease.Handler. Runs do not drain yet; the lease's actor takes the wish back after the failover time.
+func (w *worker) Drain(*lease.Held) {}
+
+// Resume implements lease.Handler.
+func (w *worker) Resume(*lease.Held) {}
+
 // waiting is a lease that is held and not read yet.
 type waiting struct {
 	held    *lease.Held

@@ -20,6 +20,8 @@ var (
 	ErrFenced = errors.New("the lease could not be renewed in time")
 	// ErrReleased is returned when the lease was given up on purpose.
 	ErrReleased = errors.New("the lease was released")
+	// ErrGiven is returned when the lease was handed over to another worker, which goes on from the position stored last.
+	ErrGiven = errors.New("the lease was given to another worker")
 	// ErrStopped is returned when the manager ended without a release.
 	ErrStopped = errors.New("the lease manager has stopped")
 )
@@ -38,6 +40,7 @@ type Held struct {
 	mu struct {
 		sync.Mutex
 		confirmed, stored checkpoint.Position
+		draining, drained bool // a drain is wanted; everything that was handed out is confirmed
 		err               error
 		releaseCtx        context.Context
 		releaseErr        error
@@ -77,6 +80,22 @@ func (h *Held) Confirmed(p checkpoint.Position) {
 	}
 }
 
+// Drained tells that the drain which the handler was asked for is done: everything that was handed out is confirmed and
+// nothing new will be, unless Resume comes. It never blocks. It may be called more than once, and has no effect when no
+// drain is wanted.
+func (h *Held) Drained() {
+	h.mu.Lock()
+	h.mu.drained = h.mu.draining
+	drained := h.mu.drained
+	h.mu.Unlock()
+	if drained {
+		select {
+		case h.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Stored returns the checkpoint as the table is known to have it.
 func (h *Held) Stored() checkpoint.Position {
 	h.mu.Lock()
@@ -87,7 +106,8 @@ func (h *Held) Stored() checkpoint.Position {
 // Lost is closed when the run is over, whatever the reason. Err tells it.
 func (h *Held) Lost() <-chan struct{} { return h.lost }
 
-// Err returns nil while the run goes on, afterwards why it ended: ErrLost, ErrFenced, ErrReleased or ErrStopped.
+// Err returns nil while the run goes on, afterwards why it ended: ErrLost, ErrFenced, ErrGiven, ErrReleased or
+// ErrStopped.
 func (h *Held) Err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,12 +10,21 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
 
-// Handler is told what a manager does. It must not block; it is called from the manager's goroutine.
+// Handler is told what a manager does. It must not block.
 type Handler interface {
-	// Acquired begins a run. It may be over already.
+	// Acquired begins a run. It may be over already. It is called from the manager's goroutine.
 	Acquired(*Held)
-	// Scanned brings all leases of the table, whoever owns them, as a possibly stale scan showed them.
+	// Scanned brings all leases of the table, whoever owns them, as a possibly stale scan showed them. It is called from
+	// the manager's goroutine.
 	Scanned([]Lease)
+	// Drain asks a run to stop reading and handing out, since another worker is to get the lease: when everything that
+	// was handed out is confirmed, and the shard's exclusive producers are closed, call Held.Drained. Until then the
+	// lease is ours and is renewed. It is called from the lease's actor, never before Acquired; the run may be over
+	// already.
+	Drain(*Held)
+	// Resume takes Drain back: the run goes on as before, even when Drained was called. It is called from the lease's
+	// actor.
+	Resume(*Held)
 }
 
 // Manager takes leases and keeps them. Its one goroutine scans, observes, plans and starts an actor per lease; the

@@ -197,6 +197,9 @@ func (k *worker) Scanned([]Lease) {
 	k.mu.scans++
 }
 
+func (k *worker) Drain(*Held)  {}
+func (k *worker) Resume(*Held) {}
+
 func (k *worker) runs(key string) (runs []*Held) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
