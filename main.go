@@ -11,6 +11,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
+	_ "github.com/kinesis-pulsar/kinesis-pulsar/metrics"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
 )
 
@@ -35,10 +36,12 @@ func options() []service.CLIOptFunc {
 	}
 }
 
-// schema is Benthos' own, but for the name that every log line carries.
+// schema is Benthos' own, but for the name that every log line carries, and the exporter of metrics: Benthos' default is
+// none at all.
 func schema() *service.ConfigSchema {
 	s := service.GlobalEnvironment().FullConfigSchema(version(), "")
 	s.SetFieldDefault(map[string]any{"@service": name}, "logger", "static_fields")
+	s.SetFieldDefault(map[string]any{"prometheus": map[string]any{}}, "metrics")
 	return s
 }
 
