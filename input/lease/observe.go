@@ -13,6 +13,14 @@ type observation struct {
 	confirmed bool
 	// tried is set when a take failed or gave up since the last scan; the next scan comes first then.
 	tried bool
+	// askAfter is when the lease may be asked for again: a refusal has a reason that takes time to go away.
+	askAfter time.Duration
+}
+
+// refused is an observation after the owner has refused an ask, or has not given the lease in time.
+func (o observation) refused(failover, now time.Duration) observation {
+	o.tried, o.askAfter = true, now+2*failover
+	return o
 }
 
 // observe brings observations up to date with the leases of a scan whose answer arrived at now. The scan may be stale:
@@ -23,7 +31,7 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 		o, ok := known[l.Key]
 		switch {
 		case !ok || l.Counter > o.lease.Counter:
-			o = observation{lease: l, seenAt: now}
+			o = observation{lease: l, seenAt: now, askAfter: o.askAfter}
 		case l.Counter == o.lease.Counter:
 			// Attributes that move without the counter (kp_start, a hand-over of KCL 3.x) are taken as they are now.
 			o.lease, o.confirmed = l, true

@@ -12,24 +12,62 @@ type view struct {
 	stream   string
 	isOwn    func(acquisition string) bool // whether this process made the acquisition
 	failover time.Duration
-	max      int // most leases at once, 0 = any number
-	busy     map[string]bool
-	mayTake  func(Lease) bool
-	now      time.Duration
+	max      int             // most leases at once, 0 = any number
+	busy     map[string]bool // an actor of ours takes, keeps, gives or releases the lease
+	// asked are leases of others that we have asked for and neither got nor given up: ours to come.
+	asked map[string]bool
+	// giving are leases in busy that are being drained for another worker, and which: theirs to come.
+	giving map[string]string
+	// takes is how many takes may begin now, 0 = any number. The fewer begin at once, the more the failed ones teach of
+	// who else is there.
+	takes   int
+	mayTake func(Lease) bool
+	// beside is what scans told of KCL 3.x; see besideKCL.
+	beside Beside
+	// stoleAt is when a lease was last stolen from a KCL 2.x worker, or tried to be; before the first time it is when
+	// this worker first scanned.
+	stoleAt time.Duration
+	now     time.Duration
 }
 
-// decisions is a plan. Sharing the leases fairly with other workers will refine what is taken here; the conditions of
-// the writes keep any plan safe.
+// decisions is a plan. The conditions of the writes keep any plan safe; a good one is fair and quiet.
 type decisions struct {
 	take []Lease
+	// ask are leases of other workers of ours to ask for (r4.1).
+	ask []Lease
 	// release are leases that the table calls ours, but which we do not want (r3.6): nobody would renew them.
 	release []Lease
-	// next is when the earliest expiry makes another plan worthwhile; 0 = only a scan does.
+	// stolen is set when one of take is stolen from a live KCL 2.x worker; view.stoleAt is now then.
+	stolen bool
+	// next is when another plan is worthwhile without a scan: the earliest expiry, or the end of a wait for another
+	// worker to take what is its share; 0 = only a scan changes anything.
 	next time.Duration
 	// foreign is a lease of another stream, if there is one; nothing is taken then (r7.1).
 	foreign *Lease
 	// workers is the number of workers that seem to be alive, this one included.
 	workers int
+	// leftover is the number of leases that stay without an owner because this worker holds as many as it may, and
+	// nobody else has come for them.
+	leftover int
+	// kcl2 tells that a KCL 2.x worker lives beside us: its formula is used (r8.5), and ended leases must be kept (r6.5).
+	kcl2 bool
+}
+
+// Beside is what is known of KCL 3.x workers on the same table.
+type Beside int
+
+const (
+	// BesideNone: no KCL 3.x worker lives here, or those that do work as KCL 2.x does.
+	BesideNone Beside = iota
+	// Beside3: a KCL 3.x worker lives here, whose leader assigns the leases: nothing may be taken or asked for (r8.4).
+	Beside3
+)
+
+// judgeAsks decides over asks for leases that we hold (r4.2), of which asked is how they look with the ask in them: the
+// poorest asker first, and as long as that makes shares fairer. Asks that are being served already (view.giving) are not
+// among them.
+func judgeAsks(known map[string]observation, v view, asked []Lease) (grant, refuse []Lease) {
+	return nil, asked
 }
 
 // makePlan decides what to take now.
