@@ -100,7 +100,7 @@ var behaviours = []struct {
 		if _, err := e.DeleteTable(t.Context(), &dynamodb.DeleteTableInput{TableName: &table}); err != nil {
 			t.Fatal(err)
 		}
-		if err := dynamodb.NewTableNotExistsWaiter(e.Client).Wait(t.Context(), &dynamodb.DescribeTableInput{TableName: &table}, time.Minute); err != nil {
+		if err := dynamodb.NewTableNotExistsWaiter(e.client).Wait(t.Context(), &dynamodb.DescribeTableInput{TableName: &table}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := e.CreateTable(t.Context(), leaseTable(table)); err != nil {
@@ -121,7 +121,7 @@ var behaviours = []struct {
 		mine := []string{e.table(t), e.table(t), e.table(t)}
 		slices.Sort(mine)
 		var seen []string
-		pages := dynamodb.NewListTablesPaginator(e.Client, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
+		pages := dynamodb.NewListTablesPaginator(e.client, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
 		for pages.HasMorePages() {
 			out, err := pages.NextPage(t.Context())
 			if err != nil {

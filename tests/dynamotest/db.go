@@ -1,11 +1,12 @@
 // Package dynamotest is a small DynamoDB for tests. It speaks the service's wire protocol (JSON 1.0 over HTTP), so what is tested is
 // the real AWS SDK against it, errors, retries and time-outs included.
 //
-// Two ways lead to one engine:
+// Three ways lead to one engine:
 //
 //   - [Server] listens on a loopback port, for processes and for tests over a real network;
 //   - [DB.API] is a *dynamodb.Client whose requests reach the engine inside the process. It starts no network connection, so it
-//     works under testing/synctest: create the DB inside the bubble, and delays and SDK back-offs cost no real time.
+//     works under testing/synctest: create the DB inside the bubble, and delays and SDK back-offs cost no real time;
+//   - [DB.Direct] is the same without the SDK, for random stories by the thousand.
 //
 // What it keeps to:
 //

@@ -131,7 +131,7 @@ func TestRandomExpressionsAsDynamoDBLocal(t *testing.T) {
 	options.Retryer = aws.NopRetryer{}
 	db := dynamotest.New()
 	defer db.Close()
-	engines := []*engine{{Client: db.API()}, {Client: dynamodb.New(options), local: true}}
+	engines := []*engine{{client: db.API()}, {client: dynamodb.New(options), local: true}}
 	names := []string{engines[0].table(t), engines[1].table(t)}
 
 	g := grammar{rand.New(rand.NewPCG(*differentialSeed, 0))}

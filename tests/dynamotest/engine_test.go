@@ -25,24 +25,49 @@ type item = map[string]types.AttributeValue
 
 // An engine is something the behaviour rows run against.
 type engine struct {
-	*dynamodb.Client
+	client
 	// local is set for DynamoDB Local; rows say where it differs from documented AWS, which the fake follows.
 	local bool
 }
 
-// onEngines runs the test against the fake over HTTP, the fake in process, and DynamoDB Local where it can run.
+// client is what tests use of *dynamodb.Client and *dynamotest.Direct.
+type client interface {
+	dynamodb.DescribeTableAPIClient
+	dynamodb.ListTablesAPIClient
+	dynamodb.QueryAPIClient
+	dynamodb.ScanAPIClient
+	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error)
+	UpdateTable(context.Context, *dynamodb.UpdateTableInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateTableOutput, error)
+	DeleteTable(context.Context, *dynamodb.DeleteTableInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteTableOutput, error)
+	DescribeContinuousBackups(context.Context, *dynamodb.DescribeContinuousBackupsInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeContinuousBackupsOutput, error)
+	UpdateContinuousBackups(context.Context, *dynamodb.UpdateContinuousBackupsInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateContinuousBackupsOutput, error)
+	TagResource(context.Context, *dynamodb.TagResourceInput, ...func(*dynamodb.Options)) (*dynamodb.TagResourceOutput, error)
+	UntagResource(context.Context, *dynamodb.UntagResourceInput, ...func(*dynamodb.Options)) (*dynamodb.UntagResourceOutput, error)
+	ListTagsOfResource(context.Context, *dynamodb.ListTagsOfResourceInput, ...func(*dynamodb.Options)) (*dynamodb.ListTagsOfResourceOutput, error)
+	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
+	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
+	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
+}
+
+// onEngines runs the test against the fake over HTTP, in process with the SDK and without, and DynamoDB Local where it can run.
 // This is what keeps the fake from drifting away from the real one.
 func onEngines(t *testing.T, test func(t *testing.T, e *engine)) {
 	noRetry := func(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} }
 	t.Run("http", func(t *testing.T) {
 		server := dynamotest.NewServer()
 		defer server.Close()
-		test(t, &engine{Client: server.Client(noRetry)})
+		test(t, &engine{client: server.Client(noRetry)})
 	})
 	t.Run("in process", func(t *testing.T) {
 		db := dynamotest.New()
 		defer db.Close()
-		test(t, &engine{Client: db.API(noRetry)})
+		test(t, &engine{client: db.API(noRetry)})
+	})
+	t.Run("direct", func(t *testing.T) {
+		db := dynamotest.New()
+		defer db.Close()
+		test(t, &engine{client: db.Direct(nil)})
 	})
 	t.Run("DynamoDB Local", func(t *testing.T) {
 		local := stack.SharedDynamoDB(t)
@@ -51,7 +76,7 @@ func onEngines(t *testing.T, test func(t *testing.T, e *engine)) {
 		client := local.Client()
 		options := client.Options()
 		options.HTTPClient = httpClient(transport)
-		test(t, &engine{Client: dynamodb.New(options, noRetry), local: true})
+		test(t, &engine{client: dynamodb.New(options, noRetry), local: true})
 	})
 }
 

@@ -18,12 +18,19 @@ import (
 func noRetry(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} }
 
 // onFakes runs the test in process, in a bubble with fake time, and over HTTP in real time.
-func onFakes(t *testing.T, test func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client), opts ...dynamotest.Option) {
+func onFakes(t *testing.T, test func(t *testing.T, db *dynamotest.DB, c client), opts ...dynamotest.Option) {
 	t.Run("in process", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			db := dynamotest.New(opts...)
 			defer db.Close()
 			test(t, db, db.API(noRetry))
+		})
+	})
+	t.Run("direct", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			db := dynamotest.New(opts...)
+			defer db.Close()
+			test(t, db, db.Direct(nil))
 		})
 	})
 	t.Run("http", func(t *testing.T) {
@@ -35,13 +42,13 @@ func onFakes(t *testing.T, test func(t *testing.T, db *dynamotest.DB, c *dynamod
 
 const leases = "leases"
 
-func increment(ctx context.Context, c *dynamodb.Client, key string) error {
+func increment(ctx context.Context, c client, key string) error {
 	_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: aws.String(leases), Key: lease(key),
 		UpdateExpression: aws.String("ADD n :one"), ExpressionAttributeValues: item{":one": n(1)}})
 	return err
 }
 
-func createLeases(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+func createLeases(t *testing.T, db *dynamotest.DB, c client) {
 	t.Helper()
 	if _, err := c.CreateTable(t.Context(), leaseTable(leases)); err != nil {
 		t.Fatal(err)
@@ -76,7 +83,7 @@ func TestFaultKinds(t *testing.T) {
 	} {
 		name := fmt.Sprintf("kind %d, %s, applied %s", row.kind, row.want, row.applied)
 		t.Run(name, func(t *testing.T) {
-			onFakes(t, func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+			onFakes(t, func(t *testing.T, db *dynamotest.DB, c client) {
 				createLeases(t, db, c)
 				applied := make(chan struct{}, 2)
 				db.OnChange(func(dynamotest.Change) { applied <- struct{}{} })
@@ -116,7 +123,7 @@ func TestFaultKinds(t *testing.T) {
 }
 
 func TestFaultsMatchWhatTheyName(t *testing.T) {
-	onFakes(t, func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+	onFakes(t, func(t *testing.T, db *dynamotest.DB, c client) {
 		createLeases(t, db, c)
 		throttled := func(what string, want bool, key string) {
 			t.Helper()
@@ -328,7 +335,7 @@ func TestStaleReads(t *testing.T) {
 func TestOptions(t *testing.T) {
 	t.Run("clock", func(t *testing.T) {
 		moment := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
-		onFakes(t, func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+		onFakes(t, func(t *testing.T, db *dynamotest.DB, c client) {
 			out, err := c.CreateTable(t.Context(), leaseTable(leases))
 			if err != nil {
 				t.Fatal(err)
@@ -342,7 +349,7 @@ func TestOptions(t *testing.T) {
 		}, dynamotest.WithClock(func() time.Time { return moment }))
 	})
 	t.Run("no ALL_OLD", func(t *testing.T) {
-		onFakes(t, func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+		onFakes(t, func(t *testing.T, db *dynamotest.DB, c client) {
 			createLeases(t, db, c)
 			_, err := c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(leases), Item: lease("a"), ConditionExpression: aws.String("attribute_not_exists(leaseKey)"), ReturnValuesOnConditionCheckFailure: "ALL_OLD"})
 			if wantCode(t, "put", err, no); oldItem(err) != nil {
@@ -351,7 +358,7 @@ func TestOptions(t *testing.T) {
 		}, dynamotest.WithoutOldItemOnFailure())
 	})
 	t.Run("backups and tags", func(t *testing.T) {
-		onFakes(t, func(t *testing.T, db *dynamotest.DB, c *dynamodb.Client) {
+		onFakes(t, func(t *testing.T, db *dynamotest.DB, c client) {
 			createLeases(t, db, c)
 			out, err := c.DescribeContinuousBackups(t.Context(), &dynamodb.DescribeContinuousBackupsInput{TableName: aws.String(leases)})
 			if err != nil || out.ContinuousBackupsDescription.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus != "DISABLED" {

@@ -129,7 +129,7 @@ func TestQuery(t *testing.T) {
 				mod(in)
 			}
 			var rows []string
-			pages := dynamodb.NewQueryPaginator(e.Client, in)
+			pages := dynamodb.NewQueryPaginator(e.client, in)
 			for pages.HasMorePages() {
 				out, err := pages.NextPage(t.Context())
 				if err != nil {

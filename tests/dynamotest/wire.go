@@ -63,6 +63,15 @@ func (db *DB) serve(ctx context.Context, target string, body []byte) response {
 
 // serveFaulty is serve for a request that a fault has met.
 func (db *DB) serveFaulty(ctx context.Context, f *Fault, operation string, body []byte) response {
+	answer, lost, err := db.undergo(ctx, f, func() (any, error) { return db.do(operation, body) })
+	if lost {
+		return response{lost: true}
+	}
+	return db.respond(operation, answer, err)
+}
+
+// undergo lets a fault happen to a request. Lost means that there is no answer.
+func (db *DB) undergo(ctx context.Context, f *Fault, do func() (any, error)) (answer any, lost bool, err error) {
 	// Hanging and waiting end with the client or with the DB.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,33 +81,31 @@ func (db *DB) serveFaulty(ctx context.Context, f *Fault, operation string, body 
 		waiting = db.closing
 	}
 	if f.Kind != SlowAnswer && !sleep(waiting, f.Delay) {
-		return response{lost: true}
+		return nil, true, nil
 	}
 	if refused := f.Kind.refusal(); refused != nil {
-		return db.respond(operation, nil, refused)
+		return nil, false, refused
 	}
 	switch f.Kind {
 	case Hang:
 		<-ctx.Done()
-		return response{lost: true}
+		return nil, true, nil
 	case LoseRequest:
-		return response{lost: true}
+		return nil, true, nil
 	}
-	answer, err := db.do(operation, body)
+	answer, err = do()
 	switch f.Kind {
 	case SlowAnswer:
-		if !sleep(ctx, f.Delay) {
-			return response{lost: true}
-		}
+		return answer, !sleep(ctx, f.Delay), err
 	case HangAnswer:
 		<-ctx.Done()
-		return response{lost: true}
+		return nil, true, nil
 	case LoseAnswer:
-		return response{lost: true}
+		return nil, true, nil
 	case AppliedInternalError:
-		answer, err = nil, InternalError.refusal()
+		return nil, false, InternalError.refusal()
 	}
-	return db.respond(operation, answer, err)
+	return answer, false, err
 }
 
 // do decodes the request and runs it in the engine.
