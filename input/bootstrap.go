@@ -28,20 +28,23 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 	if c.InitialPosition == Latest {
 		start.At = s.anchor()
 	}
-	created, err := table.EnsureExists(ctx)
+	created, err := table.EnsureExists(ctx, c.tableCreation())
 	if err != nil {
-		return start, fmt.Errorf("preparing lease table %q: %w", c.ApplicationName, err)
+		return start, fmt.Errorf("preparing lease table %q: %w", table.Name(), err)
 	}
-	if created {
-		log.Infof("Created lease table %s", c.ApplicationName)
+	if created.Table {
+		log.Infof("Created lease table %s", table.Name())
+	}
+	for _, without := range created.Without {
+		log.Warnf("Lease table %s was created without %s; it can be added by hand, leases work without", table.Name(), without)
 	}
 	snapshot, err := table.Scan(ctx, true)
 	if err != nil {
-		return start, fmt.Errorf("reading lease table %q: %w", c.ApplicationName, err)
+		return start, fmt.Errorf("reading lease table %q: %w", table.Name(), err)
 	}
 	marks, err := table.Marks(ctx, snapshot)
 	if err != nil {
-		return start, fmt.Errorf("looking for KCL 3.x at lease table %q: %w", c.ApplicationName, err)
+		return start, fmt.Errorf("looking for KCL 3.x at lease table %q: %w", table.Name(), err)
 	}
 	for _, unreadable := range marks.Unreadable {
 		log.Warnf("Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector allows no more", unreadable)

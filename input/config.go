@@ -74,7 +74,7 @@ type Config struct {
 	InitialPosition InitialPosition
 	// StartAtTime is in UTC and cut to milliseconds; zero unless it was given. Only AtTimestamp uses it.
 	StartAtTime time.Time
-	// ApplicationName is a valid DynamoDB table name.
+	// ApplicationName is a valid DynamoDB table name, and that of the lease table unless TableName is another.
 	ApplicationName string
 
 	CheckpointInterval time.Duration // at least 1 ms
@@ -96,6 +96,17 @@ type Config struct {
 	MaxRecords           int           // of one GetRecords call, 1 to 10000
 	IdleTimeBetweenReads time.Duration // between two GetRecords calls of a shard: 0 (no pacing) or at least 200 ms
 	MaxLeasesForWorker   int           // from 1; 0: no limit
+
+	// TableName is a valid DynamoDB table name; empty: ApplicationName.
+	TableName string
+	// How the lease table is made where there is none, if CreateTable is true.
+	CreateTable         bool
+	BillingMode         BillingMode
+	TableReadCapacity   int64 // units per second, from 1; 0: not given
+	TableWriteCapacity  int64
+	TableTags           map[string]string
+	DeletionProtection  bool
+	PointInTimeRecovery bool
 }
 
 // consumerName is the name of the consumer that enhanced fan-out reads with, unless it is given by its ARN.
@@ -189,11 +200,14 @@ rules:
 	return errs
 }
 
-// crossRules are the rules about more than one field. Two of the texts are the Java connector's.
-var crossRules = []struct {
+// crossRule is a rule about more than one field.
+type crossRule struct {
 	fields []string
 	check  func(*Config) error
-}{
+}
+
+// crossRules are all of them. Two of the texts are the Java connector's.
+var crossRules = append([]crossRule{
 	{[]string{"awsRegion", "awsEndpoint", "cloudwatchEndpoint", "dynamoEndpoint"}, func(c *Config) error {
 		if c.Region == "" && (c.Endpoint == "" || c.CloudWatchEndpoint == "" || c.DynamoEndpoint == "") {
 			//lint:ignore ST1005 the Java connector's text, which people search for
@@ -247,4 +261,4 @@ var crossRules = []struct {
 		}
 		return nil
 	}},
-}
+}, tableRules...)

@@ -32,7 +32,7 @@ const defaultProperties = string(PropertyArrivalTimestamp + "," + PropertyEncryp
 
 // fields are in the order of the reference. The names before failoverTimeMillis and their defaults are those of the
 // Java connector; the rest have KCL's names where KCL has one.
-var fields = []field{
+var fields = append([]field{
 	{
 		name: "awsKinesisStreamName", required: true, example: "my-stream",
 		description: "The Kinesis stream to read: its name, or its ARN (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`).",
@@ -88,7 +88,7 @@ var fields = []field{
 	},
 	{
 		name: "applicationName", byDefault: "pulsar-kinesis", example: "my-test-application",
-		description: "The name of the application: inputs of one name share the stream's shards among them. It is the name of the lease table in DynamoDB and of the consumer of enhanced fan-out, " +
+		description: "The name of the application: inputs of one name share the stream's shards among them. It is the name of the lease table in DynamoDB (unless `tableName` is another) and of the consumer of enhanced fan-out, " +
 			"so it may have 3 to 255 (with enhanced fan-out 128) of the characters `a-z A-Z 0-9 _ . -`.",
 		set: func(c *Config, v any) (err error) { c.ApplicationName, err = parseApplicationName(v); return },
 	},
@@ -204,7 +204,7 @@ var fields = []field{
 			return
 		},
 	},
-}
+}, tableFields...)
 
 // minIdleTime is the pace that Kinesis allows for a shard: 5 GetRecords calls a second.
 const minIdleTime = 200 * time.Millisecond

@@ -107,6 +107,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		MessageKeyMode:   KeyModePartitionKey,
 		RecreatedStream:  RefuseRecreated,
 		MaxBufferedBytes: 64 << 20, FailoverTime: 10 * time.Second, MaxRecords: 10000, IdleTimeBetweenReads: 250 * time.Millisecond,
+		CreateTable: true, BillingMode: PayPerRequest,
 	}
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

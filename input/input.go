@@ -83,7 +83,7 @@ func newInput(config Config, log *service.Logger) (*input, error) {
 }
 
 func (in *input) table(c *clients) *lease.Table {
-	return lease.NewTable(c.dynamodb, in.config.ApplicationName)
+	return lease.NewTable(c.dynamodb, in.config.tableName()).ForApplication(in.config.ApplicationName)
 }
 
 // polling makes the readers of shards that are polled.
@@ -204,7 +204,7 @@ func (in *input) begin(ctx context.Context) error {
 		in.answered = s.answered
 	}
 	s.answered = in.answered
-	leave, err := tables.enter(in.config.DynamoEndpoint+"|"+c.region+"|"+in.config.ApplicationName, s.identity)
+	leave, err := tables.enter(in.config.DynamoEndpoint+"|"+c.region+"|"+in.config.tableName(), s.identity)
 	if err != nil {
 		return err
 	}
@@ -309,7 +309,7 @@ func (in *input) ConnectionTest(ctx context.Context) service.ConnectionTestResul
 			return service.ConnectionTestFailed(err).AsList()
 		}
 	}
-	if _, err := in.table(c).Exists(ctx); err != nil {
+	if err := in.table(c).Test(ctx, in.config.tableCreation()); err != nil {
 		return service.ConnectionTestFailed(err).AsList()
 	}
 	return service.ConnectionTestSucceeded().AsList()

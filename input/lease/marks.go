@@ -9,7 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go"
 )
 
 // MarkKind is a trace that KCL 3.x leaves.
@@ -84,7 +83,7 @@ func (t *Table) Marks(ctx context.Context, s Snapshot) (Marks, error) {
 	}
 
 	// One read tells both whether the table exists and what it says.
-	coordinator := t.name + coordinatorSuffix
+	coordinator := t.application + coordinatorSuffix
 	out, err := t.api.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:      aws.String(coordinator),
 		Key:            map[string]types.AttributeValue{"key": text(migrationKey)},
@@ -130,9 +129,4 @@ func clientVersion(item map[string]types.AttributeValue) string {
 		return v.Value
 	}
 	return ""
-}
-
-func isAccessDenied(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException"
 }

@@ -23,6 +23,7 @@ type API interface {
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
+	UpdateContinuousBackups(context.Context, *dynamodb.UpdateContinuousBackupsInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateContinuousBackupsOutput, error)
 }
 
 var (
@@ -34,68 +35,21 @@ var (
 
 // Table reads and writes a lease table. It has no state and is safe for concurrent use.
 type Table struct {
-	api  API
-	name string
+	api         API
+	name        string
+	application string
 }
 
 // NewTable names the table; nothing is read or created.
-func NewTable(api API, name string) *Table { return &Table{api: api, name: name} }
+func NewTable(api API, name string) *Table { return &Table{api: api, name: name, application: name} }
 
-// Name is the name of the table, which is KCL's application name.
+// ForApplication is the table as that of an application whose name is another: KCL 3.x names its other tables by it.
+func (t *Table) ForApplication(name string) *Table {
+	return &Table{api: t.api, name: t.name, application: name}
+}
+
+// Name is the name of the table, which is KCL's application name unless it is configured otherwise.
 func (t *Table) Name() string { return t.name }
-
-// tableWait is the pause between two looks at a table that is being created.
-const tableWait = time.Second
-
-// EnsureExists creates the table if there is none, on demand capacity, and waits until it can be used. Several workers
-// may do so at once.
-func (t *Table) EnsureExists(ctx context.Context) (created bool, err error) {
-	_, found, err := t.describe(ctx)
-	if err != nil {
-		return false, err
-	}
-	if !found {
-		_, err := t.api.CreateTable(ctx, &dynamodb.CreateTableInput{
-			TableName:            aws.String(t.name),
-			BillingMode:          types.BillingModePayPerRequest,
-			AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String(attrKey), AttributeType: types.ScalarAttributeTypeS}},
-			KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String(attrKey), KeyType: types.KeyTypeHash}},
-		})
-		var inUse *types.ResourceInUseException // another worker was quicker
-		if err != nil && !errors.As(err, &inUse) {
-			return false, fmt.Errorf("creating lease table %s (hash key %s of type S): %w", t.name, attrKey, err)
-		}
-		created = err == nil
-	}
-	for {
-		// Just after its creation a table may not be shown yet, so an absent one is waited for too.
-		d, found, err := t.describe(ctx)
-		if err != nil {
-			return created, err
-		}
-		if found {
-			switch d.TableStatus {
-			case types.TableStatusActive, types.TableStatusUpdating:
-				return created, t.checkSchema(d)
-			case types.TableStatusCreating:
-			default:
-				return created, fmt.Errorf("waiting for lease table %s: its status is %s", t.name, d.TableStatus)
-			}
-		}
-		if err := sleep(ctx, tableWait); err != nil {
-			return created, fmt.Errorf("waiting for lease table %s to become active: %w", t.name, err)
-		}
-	}
-}
-
-// Exists tells whether the table is there, and refuses one that is no lease table.
-func (t *Table) Exists(ctx context.Context) (bool, error) {
-	d, found, err := t.describe(ctx)
-	if err != nil || !found {
-		return false, err
-	}
-	return true, t.checkSchema(d)
-}
 
 func (t *Table) describe(ctx context.Context) (*types.TableDescription, bool, error) {
 	out, err := t.api.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: aws.String(t.name)})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,59 +15,6 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 )
-
-func TestEnsureExistsWaitsForATableBeingCreated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := dynamotest.New(dynamotest.WithCreateDelay(20 * sec))
-		defer db.Close()
-		table := NewTable(db.API(), tableName)
-		if exists, err := table.Exists(t.Context()); exists || err != nil {
-			t.Errorf("Exists: %v, %v", exists, err)
-		}
-		results := make(chan string, 3)
-		for range 3 { // several workers start at once
-			go func() {
-				created, err := table.EnsureExists(t.Context())
-				results <- fmt.Sprint(created, err)
-			}()
-		}
-		got := []string{<-results, <-results, <-results}
-		if slices.Sort(got); !slices.Equal(got, []string{"false <nil>", "false <nil>", "true <nil>"}) {
-			t.Errorf("got %v", got)
-		}
-		if d := time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)); d < 20*sec {
-			t.Errorf("usable after %s", d)
-		}
-		if s, err := table.Scan(t.Context(), true); err != nil || len(s.Leases) != 0 {
-			t.Errorf("Scan: %+v, %v", s, err)
-		}
-		if created, err := table.EnsureExists(t.Context()); created || err != nil {
-			t.Errorf("once more: %v, %v", created, err)
-		}
-	})
-}
-
-func TestATableWithAnotherKeyIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := dynamotest.New()
-		defer db.Close()
-		api := db.API()
-		if _, err := api.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-			TableName: aws.String(tableName), BillingMode: types.BillingModePayPerRequest,
-			AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("id"), AttributeType: types.ScalarAttributeTypeS}},
-			KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("id"), KeyType: types.KeyTypeHash}},
-		}); err != nil {
-			t.Fatal(err)
-		}
-		table := NewTable(api, tableName)
-		if _, err := table.EnsureExists(t.Context()); !errors.Is(err, ErrNotALeaseTable) || !strings.Contains(err.Error(), "use another applicationName") {
-			t.Errorf("EnsureExists: %v", err)
-		}
-		if _, err := table.Exists(t.Context()); !errors.Is(err, ErrNotALeaseTable) {
-			t.Errorf("Exists: %v", err)
-		}
-	})
-}
 
 // r1.2: never a Put over an item.
 func TestCreateLeavesAnExistingLeaseAlone(t *testing.T) {

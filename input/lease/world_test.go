@@ -36,7 +36,7 @@ func newWorld(t *testing.T, opts ...dynamotest.Option) *world {
 	db := dynamotest.New(opts...)
 	t.Cleanup(db.Close)
 	w := &world{t: t, db: db, table: NewTable(db.API(), tableName), start: time.Now()}
-	if created, err := w.table.EnsureExists(t.Context()); err != nil || !created {
+	if created, err := w.table.EnsureExists(t.Context(), Creation{}); err != nil || !created.Table {
 		t.Fatalf("EnsureExists: %v, %v", created, err)
 	}
 	db.OnChange(w.check)

@@ -42,6 +42,8 @@ const (
 	LoseRequest
 	// UnknownOperation: not applied, UnknownOperationException, as from an emulator without the operation.
 	UnknownOperation
+	// BackupsUnavailable: not applied, ContinuousBackupsUnavailableException, as for a while after a table was created.
+	BackupsUnavailable
 )
 
 // Fault describes requests and what shall happen to them. Empty fields match everything.
@@ -171,6 +173,8 @@ func (k Kind) refusal() *apiError {
 		return &apiError{http.StatusBadRequest, coralService + "UnrecognizedClientException", "The security token included in the request is invalid.", nil}
 	case UnknownOperation:
 		return unknownOperation()
+	case BackupsUnavailable:
+		return &apiError{http.StatusBadRequest, dynamoShape + "ContinuousBackupsUnavailableException", "Backups are being enabled for the table. Please retry later", nil}
 	}
 	return nil
 }
