@@ -59,7 +59,7 @@ func (w *worker) finish(ctx context.Context, h *lease.Held, last retrieval.Read)
 			return err
 		}
 	}
-	h.Confirmed(checkpoint.Position{Sequence: checkpoint.ShardEnd})
+	h.Confirmed(checkpoint.Position{Sequence: checkpoint.ShardEnd}, 0)
 	// Not under ctx, which ends with the run, and the run ends before the release is sent.
 	releasing, cancel := context.WithTimeout(w.ctx, w.in.config.FailoverTime)
 	defer cancel()

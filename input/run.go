@@ -33,7 +33,7 @@ const (
 type held interface {
 	Lease() lease.Lease
 	Fence() *attempt.Fence
-	Confirmed(checkpoint.Position)
+	Confirmed(p checkpoint.Position, records int64)
 	Lost() <-chan struct{}
 }
 
@@ -386,10 +386,11 @@ func (r *run) add(read retrieval.Read) bool {
 	// What a record-less event tells may be checkpointed when nothing that came before it is unconfirmed (r5.6). It moves
 	// the lease of a shard without records on from LATEST or a timestamp to a place that does not age.
 	reached := !read.Reached.IsZero() && r.isDrainedLocked() && r.mu.tracker.Advance(read.Reached)
+	records := r.mu.tracker.Records()
 	offer := r.canHandOutLocked()
 	r.mu.Unlock()
 	if reached {
-		r.lease.Confirmed(read.Reached)
+		r.lease.Confirmed(read.Reached, records)
 	}
 	if offer {
 		r.ready.offer(r)
@@ -492,11 +493,11 @@ func (r *run) acked(f *flight, err error) {
 	} else {
 		r.planReplayLocked(f, err)
 	}
-	confirmed := r.mu.tracker.Confirmed()
+	confirmed, records := r.mu.tracker.Confirmed(), r.mu.tracker.Records()
 	offer := r.canHandOutLocked()
 	r.mu.Unlock()
 
-	r.lease.Confirmed(confirmed)
+	r.lease.Confirmed(confirmed, records)
 	if offer {
 		r.ready.offer(r)
 	}

@@ -33,7 +33,7 @@ type fakeLease struct {
 func (l *fakeLease) Lease() lease.Lease    { return l.lease }
 func (l *fakeLease) Fence() *attempt.Fence { return l.fence }
 func (l *fakeLease) Lost() <-chan struct{} { return l.lost }
-func (l *fakeLease) Confirmed(p checkpoint.Position) {
+func (l *fakeLease) Confirmed(p checkpoint.Position, _ int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.confirmed = p

@@ -8,7 +8,7 @@ type Tracker struct {
 	// entries[0] is ticket `first`: everything before it is confirmed and forgotten. Confirmed entries ahead of an
 	// unconfirmed one are kept, since the position must not jump over the gap.
 	entries   []entry
-	first     Ticket
+	first     Ticket // also the number of records in the prefix
 	confirmed Position
 }
 
@@ -17,7 +17,7 @@ type entry struct {
 	confirmed bool
 }
 
-// Ticket names a registered record. Tickets of a tracker are consecutive.
+// Ticket names a registered record. Tickets of a tracker are consecutive, from 0: it is the record's number in the run.
 type Ticket uint64
 
 // NewTracker begins with the position that is known to be confirmed, the lease's stored checkpoint.
@@ -71,6 +71,17 @@ func (t *Tracker) Advance(p Position) bool {
 // Confirmed is the end of the contiguous prefix: the newest position that may be checkpointed. It is the stored
 // checkpoint, perhaps a sentinel, until the first record is confirmed.
 func (t *Tracker) Confirmed() Position { return t.confirmed }
+
+// Records counts the records of the prefix, so of the run up to Confirmed.
+func (t *Tracker) Records() int64 { return int64(t.first) }
+
+// Next is the position of the first record behind the prefix, none if no record is registered there.
+func (t *Tracker) Next() Position {
+	if len(t.entries) == 0 {
+		return Position{}
+	}
+	return t.entries[0].position
+}
 
 // Pending counts the registered records that are not yet part of the prefix.
 func (t *Tracker) Pending() int { return len(t.entries) }

@@ -40,7 +40,10 @@ type Held struct {
 	mu struct {
 		sync.Mutex
 		confirmed, stored checkpoint.Position
-		draining, drained bool // a drain is wanted; everything that was handed out is confirmed
+		records           int64 // of the run, up to confirmed
+		numbers           numbers
+		numbered          chan struct{} // closed and replaced when an epoch has been written
+		draining, drained bool          // a drain is wanted; everything that was handed out is confirmed
 		err               error
 		releaseCtx        context.Context
 		releaseErr        error
@@ -61,15 +64,16 @@ func (h *Held) Fence() *attempt.Fence { return h.fence }
 
 // Confirmed tells how far everything is stored in Pulsar. It never blocks; the position is written with the next
 // renewal, if it lies beyond the stored one. No sentinel is ever written except SHARD_END, which the caller may give
-// only when the whole shard is confirmed and its children have leases.
-func (h *Held) Confirmed(p checkpoint.Position) {
+// only when the whole shard is confirmed and its children have leases. Records counts the user records of the run that
+// lie at or before the position.
+func (h *Held) Confirmed(p checkpoint.Position, records int64) {
 	if p.IsSentinel() && p.Sequence != checkpoint.ShardEnd {
 		return
 	}
 	h.mu.Lock()
 	newer := p.Compare(h.mu.confirmed) > 0
 	if newer {
-		h.mu.confirmed = p
+		h.mu.confirmed, h.mu.records = p, max(h.mu.records, records)
 	}
 	h.mu.Unlock()
 	if newer && h.m.cfg.CheckpointInterval > 0 {
@@ -166,6 +170,7 @@ func newHeld(m *Manager, l Lease, stamp time.Duration) *Held {
 		lastWrite: stamp,
 	}
 	h.mu.stored = l.Checkpoint
+	h.mu.numbers, h.mu.numbered = numbersOf(l), make(chan struct{})
 	return h
 }
 
@@ -198,7 +203,9 @@ func (h *Held) keep(ctx context.Context) ending {
 			return h.end(ending{cause: ErrFenced})
 		}
 		until := min(due, h.fence.Deadline())
-		if cfg.CheckpointInterval > 0 && h.failures == 0 && !h.unwritten().IsZero() {
+		if h.failures == 0 && h.numberingWanted() {
+			until = min(until, cfg.Clock()) // a batch waits for it
+		} else if cfg.CheckpointInterval > 0 && h.failures == 0 && !h.unwritten().position.IsZero() {
 			until = min(until, h.lastWrite+cfg.CheckpointInterval)
 		}
 		if wait := until - cfg.Clock(); wait > 0 {
@@ -226,14 +233,16 @@ func (h *Held) due(period time.Duration) time.Duration {
 	return now + min(period, max(0, h.fence.Deadline()-now)/2)
 }
 
-// unwritten returns the confirmed position if it lies beyond the stored one, else none.
-func (h *Held) unwritten() checkpoint.Position {
+// unwritten returns the confirmed position if it lies beyond the stored one, else none, with what goes with it.
+func (h *Held) unwritten() bracket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	var b bracket
 	if h.mu.confirmed.Compare(h.mu.stored) > 0 {
-		return h.mu.confirmed
+		b.position = h.mu.confirmed
 	}
-	return checkpoint.Position{}
+	b.marks = h.marksLocked(b.position)
+	return b
 }
 
 // renew tries to write once. It returns when to write next, or why the run is over.
@@ -244,8 +253,7 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	if timeout <= 0 {
 		return sent, nil // the loop sees the fence closed
 	}
-	position := h.unwritten()
-	a, err := h.m.try(ctx, timeout, keepUpdate(h.own, position))
+	a, err := h.m.try(ctx, timeout, keepUpdate(h.own, h.unwritten()))
 	if err != nil {
 		if !isRefused(err) {
 			h.stamps.unanswered(sent)
@@ -282,6 +290,7 @@ func (h *Held) adopt(l Lease) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.stored = l.Checkpoint
+	h.adoptNumbersLocked(l)
 }
 
 func lostTo(a answer) *ending {

@@ -39,9 +39,9 @@ func TestOneWorkerTakesKeepsAndReleases(t *testing.T) {
 			t.Errorf("the run must start from the stored checkpoint: %+v", h1.Lease())
 		}
 
-		h1.Confirmed(checkpoint.Position{Sequence: "200", Sub: 3})
-		h1.Confirmed(at("150")) // an older one that came late
-		h1.Confirmed(at(checkpoint.TrimHorizon))
+		h1.Confirmed(checkpoint.Position{Sequence: "200", Sub: 3}, 0)
+		h1.Confirmed(at("150"), 0) // an older one that came late
+		h1.Confirmed(at(checkpoint.TrimHorizon), 0)
 		time.Sleep(30 * sec)
 		if l := w.read(shard1); l.Checkpoint != (checkpoint.Position{Sequence: "200", Sub: 3}) || h1.Stored() != l.Checkpoint {
 			t.Errorf("stored %s, known as stored %s", l.Checkpoint, h1.Stored())
@@ -56,7 +56,7 @@ func TestOneWorkerTakesKeepsAndReleases(t *testing.T) {
 			t.Errorf("log: %q", infos)
 		}
 
-		h1.Confirmed(at("300"))
+		h1.Confirmed(at("300"), 0)
 		if err := k.m.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestPendingCheckpointGoesWithTheFirstCheckpoint(t *testing.T) {
 		if l := w.read(shard0); h.Lease().Checkpoint.Sequence != checkpoint.AtTimestamp || l.Pending.IsZero() || string(l.PendingState) != "app-state" {
 			t.Errorf("after bare renewals: %+v", l)
 		}
-		h.Confirmed(at("7"))
+		h.Confirmed(at("7"), 0)
 		time.Sleep(4 * sec)
 		l := w.read(shard0)
 		if l.Checkpoint != at("7") || !l.Pending.IsZero() || l.PendingState != nil {
@@ -123,7 +123,7 @@ func TestGoldenLeasesSurviveOurWrites(t *testing.T) {
 			k := w.worker("A").run()
 			time.Sleep(20 * sec) // the dead owners expire
 			for key, item := range before {
-				k.mustHold(key).Confirmed(at("99999999999999999999999999999999999999999999999999999999"))
+				k.mustHold(key).Confirmed(at("99999999999999999999999999999999999999999999999999999999"), 0)
 				_ = item
 			}
 			if err := k.m.Close(t.Context()); err != nil {
@@ -176,11 +176,11 @@ func TestLostAnswerOfAKeepWithAPositionThatHasMovedOn(t *testing.T) {
 				w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})                     // try 1: done, no answer
 				w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, When: isKeep, Skip: 1})                  // try 3, after try 2 told the truth
 				w.db.Inject(dynamotest.Fault{Kind: dynamotest.LoseRequest, When: isKeep, Skip: 1, Count: 2}) // tries 4, 5
-				h.Confirmed(at("5"))
+				h.Confirmed(at("5"), 0)
 				for len(sent()) < 1 {
 					time.Sleep(10 * time.Millisecond)
 				}
-				h.Confirmed(at("7"))
+				h.Confirmed(at("7"), 0)
 				for len(sent()) < 3 {
 					time.Sleep(time.Millisecond)
 				}
@@ -297,13 +297,13 @@ func TestACheckpointNeverGoesBack(t *testing.T) {
 		time.Sleep(sec)
 		h := k.mustHold(shard0)
 		for _, p := range []checkpoint.Position{at("999"), {Sequence: "1000", Sub: 3}, at(checkpoint.Latest), {}} {
-			h.Confirmed(p)
+			h.Confirmed(p, 0)
 			time.Sleep(5 * sec)
 			if got := w.read(shard0).Checkpoint; got != (checkpoint.Position{Sequence: "1000", Sub: 4}) {
 				t.Errorf("%s was written over 1000/4: %s", p, got)
 			}
 		}
-		h.Confirmed(checkpoint.Position{Sequence: "1000", Sub: 5})
+		h.Confirmed(checkpoint.Position{Sequence: "1000", Sub: 5}, 0)
 		time.Sleep(5 * sec)
 		if got := w.read(shard0).Checkpoint; got.Sub != 5 {
 			t.Errorf("stored %s, want 1000/5", got)
@@ -321,7 +321,7 @@ func TestCheckpointIntervalBelowTheRenewalPeriod(t *testing.T) {
 		before := w.read(shard0).Counter
 		for i := range 20 {
 			p := at(fmt.Sprint(100 + i))
-			h.Confirmed(p)
+			h.Confirmed(p, 0)
 			time.Sleep(500 * time.Millisecond)
 			synctest.Wait()
 			if got := w.read(shard0).Checkpoint; got != p {

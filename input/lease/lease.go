@@ -296,3 +296,5 @@ func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{V
 func number(n int64) types.AttributeValue {
 	return &types.AttributeValueMemberN{Value: strconv.FormatInt(n, 10)}
 }
+
+func binary(b []byte) types.AttributeValue { return &types.AttributeValueMemberB{Value: b} }

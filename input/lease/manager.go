@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
 
 // Handler is told what a manager does. It must not block.
@@ -368,7 +366,7 @@ func (m *Manager) drop(ctx context.Context, l Lease) {
 	own := ownership{key: l.Key, worker: l.Owner, acquisition: l.Acquisition, counter: l.Counter}
 	e := ending{cause: errGaveUp}
 	// Once and no more: if the table does not answer, the next scan brings us back here.
-	a, err := m.try(ctx, m.cfg.tryTimeout(), releaseUpdate(own, checkpoint.Position{}))
+	a, err := m.try(ctx, m.cfg.tryTimeout(), releaseUpdate(own, bracket{}))
 	if err == nil {
 		e = ending{cause: ErrReleased, known: true, found: a.found, lease: a.lease}
 	}

@@ -109,7 +109,7 @@ func chaos(t *testing.T, seed uint64) {
 			for _, k := range workers {
 				for _, key := range keys {
 					if h := k.held(key); h != nil {
-						h.Confirmed(at(fmt.Sprint(100 + step)))
+						h.Confirmed(at(fmt.Sprint(100+step)), 0)
 					}
 				}
 			}

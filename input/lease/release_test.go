@@ -22,7 +22,7 @@ func TestCloseReleasesAllInParallel(t *testing.T) {
 		k := w.worker("A").run()
 		time.Sleep(100 * time.Millisecond)
 		for i := range n {
-			k.mustHold(fmt.Sprintf("shardId-%012d", i)).Confirmed(at("9"))
+			k.mustHold(fmt.Sprintf("shardId-%012d", i)).Confirmed(at("9"), 0)
 		}
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.SlowAnswer, Delay: sec, When: isRelease, Count: -1})
 		begin := time.Now()
@@ -73,7 +73,7 @@ func TestLostAnswerOfARelease(t *testing.T) {
 			k := w.worker("A").run()
 			time.Sleep(sec)
 			h := k.mustHold(shard0)
-			h.Confirmed(at("5"))
+			h.Confirmed(at("5"), 0)
 			w.db.Inject(dynamotest.Fault{Kind: kind, When: isRelease})
 			if err := k.m.Close(t.Context()); err != nil {
 				t.Fatal(err)
@@ -96,11 +96,11 @@ func TestReleaseAfterALostAnswerOfAKeep(t *testing.T) {
 		h := k.mustHold(shard0)
 		sent := w.times(isKeep)
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})
-		h.Confirmed(at("5"))
+		h.Confirmed(at("5"), 0)
 		for len(sent()) == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
-		h.Confirmed(at("7"))
+		h.Confirmed(at("7"), 0)
 		begin := time.Now()
 		if err := k.m.Close(t.Context()); err != nil {
 			t.Fatal(err)
@@ -202,7 +202,7 @@ func TestCloseAfterRunHasEndedStillReleases(t *testing.T) {
 		k := w.worker("A").run()
 		time.Sleep(sec)
 		h := k.mustHold(shard0)
-		h.Confirmed(at("5"))
+		h.Confirmed(at("5"), 0)
 		k.kill()
 		if !isOver(h) || h.Fence().Open() || !errors.Is(h.Err(), ErrStopped) || w.read(shard0).Owner != "A" {
 			t.Fatalf("after the end of Run: %v, %+v", h.Err(), w.read(shard0))
@@ -231,7 +231,7 @@ func TestTheEndOfAShardIsStoredWithItsRelease(t *testing.T) {
 		if _, err := w.table.SetChildren(t.Context(), shard0, []string{shard1, "shardId-000000000002"}); err != nil {
 			t.Fatal(err)
 		}
-		h.Confirmed(at(checkpoint.ShardEnd))
+		h.Confirmed(at(checkpoint.ShardEnd), 0)
 		if err := h.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +255,7 @@ func TestAReleasedLeaseGoesToAnotherWorkerWithinOneScan(t *testing.T) {
 		w.lease(shard0, at("1"))
 		a := w.worker("A").run()
 		time.Sleep(sec)
-		a.mustHold(shard0).Confirmed(at("5"))
+		a.mustHold(shard0).Confirmed(at("5"), 0)
 		b := w.worker("B").run()
 		time.Sleep(7 * sec)
 		if err := a.m.Close(t.Context()); err != nil {

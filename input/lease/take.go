@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 )
 
 // try sends a write once, within the timeout.
@@ -88,9 +86,9 @@ func (m *Manager) giveUp(ctx context.Context, seen Lease, acquisition string, un
 	return ending{cause: errGaveUp}
 }
 
-// release writes until the table has confirmed that the lease is not this run's any more. position gives what is still
+// release writes until the table has confirmed that the lease is not this run's any more. rest gives what is still
 // unwritten, adopted is told of what earlier tries turn out to have stored; both belong to the run.
-func (m *Manager) release(ctx context.Context, own ownership, position func() checkpoint.Position, adopted func(Lease)) (l Lease, found bool, err error) {
+func (m *Manager) release(ctx context.Context, own ownership, rest func() bracket, adopted func(Lease)) (l Lease, found bool, err error) {
 	giveUp := m.cfg.Clock() + m.cfg.Failover // by then it is free without us
 	for failures := 0; ; {
 		remaining := giveUp - m.cfg.Clock()
@@ -101,7 +99,7 @@ func (m *Manager) release(ctx context.Context, own ownership, position func() ch
 			return Lease{}, false, fmt.Errorf("releasing lease %s: %w", own.key, err)
 		}
 		var a answer
-		a, err = m.try(ctx, min(m.cfg.tryTimeout(), remaining), releaseUpdate(own, position()))
+		a, err = m.try(ctx, min(m.cfg.tryTimeout(), remaining), releaseUpdate(own, rest()))
 		if err != nil {
 			failures++
 			if serr := sleep(ctx, m.cfg.pause(err, failures, remaining)); serr != nil {

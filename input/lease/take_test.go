@@ -68,9 +68,9 @@ func TestTheTableIsAwayForLongerThanF(t *testing.T) {
 			owner = b
 		}
 		h := owner.mustHold(shard0)
-		h.Confirmed(at("50"))
+		h.Confirmed(at("50"), 0)
 		time.Sleep(4 * sec)
-		h.Confirmed(at("60"))
+		h.Confirmed(at("60"), 0)
 		if err := owner.m.Err(); err != nil {
 			t.Errorf("Err while the table answers: %v", err)
 		}

@@ -104,9 +104,16 @@ type ownership struct {
 	counter                  int64
 }
 
-// ownerUpdate is the shape that KEEP and RELEASE share (r2). A zero position leaves the checkpoint alone, and with it
-// everything that goes with a checkpoint.
-func ownerUpdate(o ownership, position checkpoint.Position) *update {
+// bracket is what an owner's write stores beside the counter: a checkpoint with all that goes with one, or only the
+// beginning of an epoch of de-duplication, or nothing.
+type bracket struct {
+	position checkpoint.Position // zero: the checkpoint is left alone, and with it everything that goes with one
+	marks    *numberMarks
+}
+
+// ownerUpdate is the shape that KEEP and RELEASE share (r2).
+func ownerUpdate(o ownership, b bracket) *update {
+	position := b.position
 	u := newUpdate(o.key)
 	u.ifEqual(attrCounter, number(o.counter))
 	u.ifEqual(attrOwner, text(o.worker))
@@ -118,18 +125,21 @@ func ownerUpdate(o ownership, position checkpoint.Position) *update {
 		u.set(attrSwitches, number(0))
 		u.remove(attrPending, attrPendingSub, attrPendingState)
 	}
+	if b.marks != nil {
+		b.marks.write(u)
+	}
 	return u
 }
 
 // keepUpdate renews a lease and stores a position with it, if there is one.
-func keepUpdate(o ownership, position checkpoint.Position) *update {
-	return ownerUpdate(o, position)
+func keepUpdate(o ownership, b bracket) *update {
+	return ownerUpdate(o, b)
 }
 
 // releaseUpdate stores the last position and leaves the lease to whoever wants it (r4.7). The acquisition stays behind,
 // by which a lost answer is recognised.
-func releaseUpdate(o ownership, position checkpoint.Position) *update {
-	u := ownerUpdate(o, position)
+func releaseUpdate(o ownership, b bracket) *update {
+	u := ownerUpdate(o, b)
 	u.remove(attrOwner, attrAsk, attrAskAt)
 	return u
 }
