@@ -1,0 +1,95 @@
+package fleet
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// quick is the shortest failover time there is, for stories that wait for it.
+const quick = 3 * time.Second
+
+// rate is how many records a second the stream takes in a story.
+const rate = 400
+
+// busiest is the living worker with the most leases.
+func (f *fleet) busiest() *worker {
+	shares := f.shares()
+	return slices.MaxFunc(f.living(), func(a, b *worker) int { return shares[a.name] - shares[b.name] })
+}
+
+func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
+	story(t)
+	f := newFleet(t, settings{failover: quick, most: shardCount / 2})
+	workers := f.startAll(3)
+	f.begin(rate)
+	f.awaitOwned("from cold", workers, time.Now())
+	f.arrived()
+
+	victim := f.busiest()
+	killed := time.Now()
+	victim.kill()
+	f.awaitOwned("one of three killed", f.living(), killed)
+	f.arrived()
+	f.start()
+	f.load.stop()
+	f.arrived()
+	f.stopAll(f.living()...)
+	f.released()
+	f.balance(map[string]time.Time{victim.name: killed})
+}
+
+// A paused worker is replaced. When it goes on it finds confirmations for what it had sent, and a queue of records that it
+// had read: none of those may go to Pulsar, and nothing into the table, before it has leases anew.
+func TestAPausedWorkerDeliversAndWritesNothingWhenItGoesOn(t *testing.T) {
+	story(t)
+	pause := 8 * time.Second
+	if *full {
+		pause = 30 * time.Second
+	}
+	f := newFleet(t, settings{failover: quick, most: shardCount / 2})
+	broker := f.topic.(standInTopic).broker
+	workers := f.startAll(3)
+	f.begin(rate)
+	f.awaitOwned("from cold", workers, time.Now())
+	f.arrived()
+
+	victim := f.busiest()
+	confirm := broker.StallReceipts(topicName)
+	stored := f.topic.count()
+	eventually(t, "a queue behind what is not confirmed", func() bool { return f.total()-stored > 2*rate })
+	before := f.history()
+	paused := time.Now()
+	victim.pause()
+	confirm()
+	f.awaitOwned("one of three paused", f.but(victim), paused)
+	f.arrived()
+	time.Sleep(pause - time.Since(paused))
+	resumed := time.Now()
+	victim.resume()
+	eventually(t, "it notices", func() bool { return victim.logs.has("level=warning", "leases") })
+	f.arrived()
+	f.load.stop()
+	f.arrived()
+	f.stopAll(f.living()...)
+	f.released()
+	a := f.balance(map[string]time.Time{victim.name: paused})
+	if a.late > 0 {
+		t.Errorf("%d messages were published by the worker that had been paused, without a lease", a.late)
+	}
+	old := map[string]bool{}
+	for _, list := range before.tenures {
+		for _, tenure := range list {
+			if tenure.worker == victim.name {
+				old[tenure.acquisition] = true
+			}
+		}
+	}
+	for _, c := range f.ledger.all() {
+		if c.worker == victim.name && c.sent.After(resumed) && slices.ContainsFunc(c.acquisitions, func(a string) bool { return old[a] }) {
+			t.Errorf("after its pause it wrote to %s as the owner that it no longer was: %s answered %d", c.key, c.operation, c.status)
+		}
+	}
+	t.Logf("it said: %s", strings.Join(victim.logs.lines("level=warning"), "; "))
+}

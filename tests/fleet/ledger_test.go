@@ -1,0 +1,268 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
+)
+
+// ledger stands between the workers and DynamoDB. Each worker has an endpoint of its own, so that it is known who sent
+// what; requests and answers pass unchanged.
+type ledger struct {
+	backend   string
+	transport *http.Transport
+
+	mu struct {
+		sync.Mutex
+		calls []call
+	}
+}
+
+// call is one request to DynamoDB.
+type call struct {
+	worker, operation, key string
+	sent, answered         time.Time
+	status                 int
+	// acquisitions are the acquisition ids that the request names: an owner's write is conditional on its own.
+	acquisitions []string
+	// after is the lease as an applied write has left it; nil for everything else.
+	after lease
+}
+
+// lease is one row of the lease table, its values as texts.
+type lease map[string]string
+
+func (l lease) owner() string { return l["leaseOwner"] }
+func (l lease) counter() int  { n, _ := strconv.Atoi(l["leaseCounter"]); return n }
+func (l lease) ended() bool   { return l["checkpoint"] == "SHARD_END" }
+
+func newLedger(t testing.TB, backend string) *ledger {
+	l := &ledger{backend: backend, transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	t.Cleanup(l.transport.CloseIdleConnections)
+	return l
+}
+
+// endpoint is what a worker is given as DynamoDB's URL, until the test ends.
+func (l *ledger) endpoint(t testing.TB, worker string) string {
+	client := &http.Client{Transport: wholebody.Transport(l.transport)}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent := time.Now()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		// A worker that dies does not take its request back: what it had sent takes effect, and is written down.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+		defer cancel()
+		out, err := http.NewRequestWithContext(ctx, r.Method, l.backend+r.URL.Path, bytes.NewReader(body))
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		out.Header = r.Header.Clone()
+		answer, err := client.Do(out)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		c := call{worker: worker, sent: sent, answered: time.Now(), status: answer.StatusCode}
+		_, c.operation, _ = strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		c.read(body, text)
+		l.mu.Lock()
+		l.mu.calls = append(l.mu.calls, c)
+		l.mu.Unlock()
+		for name, values := range answer.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(answer.StatusCode)
+		_, _ = w.Write(text)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+type attributes map[string]map[string]any
+
+func (a attributes) texts() lease {
+	l := lease{}
+	for name, value := range a {
+		for kind, v := range value {
+			if s, ok := v.(string); ok && (kind == "S" || kind == "N") {
+				l[name] = s
+			}
+		}
+	}
+	return l
+}
+
+// read takes from a request and its answer what the account needs.
+func (c *call) read(request, answer []byte) {
+	var q struct {
+		Key, Item                 attributes
+		ExpressionAttributeValues attributes
+	}
+	if json.Unmarshal(request, &q) != nil {
+		return
+	}
+	for _, value := range q.ExpressionAttributeValues.texts() {
+		if strings.Contains(value, "#") {
+			c.acquisitions = append(c.acquisitions, value)
+		}
+	}
+	item := q.Item.texts()
+	if c.key = q.Key.texts()["leaseKey"]; c.key == "" {
+		c.key = item["leaseKey"]
+	}
+	if c.status != http.StatusOK {
+		return
+	}
+	switch c.operation {
+	case "PutItem":
+		c.after = item
+	case "UpdateItem":
+		var a struct{ Attributes attributes }
+		if json.Unmarshal(answer, &a) == nil {
+			c.after = a.Attributes.texts()
+		}
+	}
+}
+
+// all are the calls so far, in the order in which they were answered.
+func (l *ledger) all() []call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.mu.calls)
+}
+
+// scans counts the scans that a worker has begun since a moment.
+func scans(calls []call, worker string, since time.Time) (n int) {
+	for _, c := range calls {
+		if c.worker == worker && c.operation == "Scan" && !c.sent.Before(since) {
+			n++
+		}
+	}
+	return n
+}
+
+// tenure is the time for which one worker owns a lease under one acquisition id.
+type tenure struct {
+	shard, worker, acquisition string
+	// began is when the write that began it was sent, ended when the one that ended it was answered; zero: it goes on.
+	began, ended time.Time
+	from         string // the checkpoint that it begins at
+	how          beginning
+	// before is whose tenure ended with the beginning of this one; "" if the lease was free.
+	before string
+	over   ending
+}
+
+type beginning int
+
+const (
+	found  beginning = iota // the lease was free
+	given                   // by its owner
+	forced                  // taken from an owner that had not given it up
+)
+
+type ending int
+
+const (
+	lasting ending = iota
+	released
+	passed // given to another worker
+	robbed // another tenure was begun without the owner
+)
+
+// history is what the ledger says of the leases: their tenures by shard in the order of time, and what no worker may do.
+type history struct {
+	tenures map[string][]tenure
+	wrong   []string
+}
+
+// historyOf reads the ledger. workerOf tells which process a worker id belongs to.
+//
+// Writes of one lease are told apart in time by its counter, which every owner's write moves: answers of different
+// workers may be written down in another order than the writes took effect.
+func historyOf(calls []call, workerOf func(id string) string) history {
+	h := history{tenures: map[string][]tenure{}}
+	writes := map[string][]call{}
+	for _, c := range calls {
+		if c.after != nil {
+			writes[c.key] = append(writes[c.key], c)
+		}
+	}
+	for key, list := range writes {
+		slices.SortStableFunc(list, func(a, b call) int { return a.after.counter() - b.after.counter() })
+		was := lease{}
+		for _, c := range list {
+			h.note(key, was, c, workerOf)
+			was = c.after
+		}
+	}
+	return h
+}
+
+func (h *history) note(key string, was lease, c call, workerOf func(string) string) {
+	is := c.after
+	owner := workerOf(was.owner())
+	list := h.tenures[key]
+	end := func(how ending) {
+		if n := len(list); n > 0 && list[n-1].over == lasting {
+			list[n-1].over, list[n-1].ended = how, c.answered
+		}
+	}
+	if !notBack(was["checkpoint"], is["checkpoint"]) {
+		h.wrong = append(h.wrong, c.worker+" moved the checkpoint of "+key+" back, from "+was["checkpoint"]+" to "+is["checkpoint"])
+	}
+	if acquisition := is["kp_acq"]; acquisition != was["kp_acq"] {
+		t := tenure{shard: key, worker: workerOf(is.owner()), acquisition: acquisition, began: c.sent, from: is["checkpoint"], before: owner}
+		switch {
+		case was.owner() == "":
+			t.how = found
+		case c.worker == owner && t.worker != owner:
+			t.how = given
+			end(passed)
+		default:
+			t.how = forced
+			end(robbed)
+		}
+		if t.how != given && t.worker != c.worker {
+			h.wrong = append(h.wrong, c.worker+" made "+t.worker+" the owner of "+key+", which was not its own")
+		}
+		h.tenures[key] = append(list, t)
+		return
+	}
+	moved := is.counter() != was.counter() || is.owner() != was.owner() || is["checkpoint"] != was["checkpoint"]
+	if was.owner() != "" && moved && c.worker != owner {
+		h.wrong = append(h.wrong, c.worker+" wrote as the owner of "+key+", which belonged to "+owner)
+	}
+	if was.owner() != "" && is.owner() == "" {
+		end(released)
+	}
+}
+
+// notBack tells whether a checkpoint follows another, or is the same.
+func notBack(was, is string) bool {
+	number := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	switch {
+	case was == "" || is == "SHARD_END" || !number(was) && was != "SHARD_END":
+		return true
+	case !number(is) || was == "SHARD_END":
+		return was == is
+	}
+	return len(was) < len(is) || len(was) == len(is) && was <= is
+}

@@ -1,0 +1,93 @@
+package fleet
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
+)
+
+var (
+	full    = flag.Bool("fleet.full", false, "tell the stories at their full sizes, with Apache Pulsar")
+	figures = flag.Bool("fleet.figures", false, "measure, and print tables, instead of telling the stories")
+	raced   = flag.Bool("fleet.race", false, "build the workers with the race detector")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set("test.parallel", "3") // most of a story is waiting
+	}
+	goleak.VerifyTestMain(stack.StopAfter(withBinary{m}))
+}
+
+// withBinary has the workers' binary built before the tests, and removed after them.
+type withBinary struct{ m *testing.M }
+
+func (w withBinary) Run() int {
+	remove := build()
+	defer remove()
+	code := w.m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	return code
+}
+
+var binary struct {
+	path string
+	err  error
+}
+
+// build makes the binary before any test begins: it takes all processors, and leases would be lost meanwhile.
+func build() (remove func()) {
+	dir, err := os.MkdirTemp("", "kinesis-pulsar-fleet-")
+	if err != nil {
+		binary.err = err
+		return func() {}
+	}
+	binary.path = filepath.Join(dir, "kinesis-pulsar")
+	arguments := []string{"build", "-buildvcs=false", "-o", binary.path}
+	if *raced {
+		arguments = append(arguments, "-race")
+	}
+	if out, err := exec.Command("go", append(arguments, "github.com/kinesis-pulsar/kinesis-pulsar")...).CombinedOutput(); err != nil {
+		binary.err = fmt.Errorf("building the binary: %w: %s", err, out)
+	}
+	return func() { _ = os.RemoveAll(dir) }
+}
+
+// story skips a story while figures are asked for, and lets the others run beside it.
+func story(t *testing.T) {
+	t.Helper()
+	if *figures {
+		t.Skip("-fleet.figures measures instead")
+	}
+	t.Parallel()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patience is how long a condition may take to come true on a busy machine.
+const patience = 90 * time.Second
+
+// eventually polls a condition.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func at(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
+
+// small is a shard of four records, of which worker a has delivered two before it was killed, unnoticed by the
+// checkpoint, and worker b all.
+func small() evidence {
+	e := evidence{records: map[string][]kinesistest.Record{}, ends: map[string]time.Time{"a": at(3)}}
+	for i, key := range []string{"x", "y", "x", "y"} {
+		r := kinesistest.Record{ShardID: "s", SequenceNumber: fmt.Sprintf("%056d", i+1), PartitionKey: key, Data: fmt.Append(nil, key, " ", i), Arrival: at(float64(i + 1))}
+		e.records["s"] = append(e.records["s"], r)
+	}
+	e.history.tenures = map[string][]tenure{"s": {
+		{shard: "s", worker: "a", acquisition: "a#1", began: at(0), ended: at(10), from: "TRIM_HORIZON", over: robbed},
+		{shard: "s", worker: "b", acquisition: "b#1", began: at(9.9), from: e.records["s"][0].SequenceNumber, how: forced, before: "a"},
+	}}
+	e.messages = []message{
+		e.message(0, "a", 1.1), e.message(1, "a", 2.1),
+		e.message(1, "b", 10.1), e.message(2, "b", 10.1), e.message(3, "b", 10.1),
+	}
+	return e
+}
+
+func (e evidence) message(record int, worker string, published float64) message {
+	r := e.records["s"][record]
+	return message{name: nameOf(r), worker: worker, published: at(published), payload: string(r.Data)}
+}
+
+func TestTheAccountFindsWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*evidence)
+		want   []string
+	}{
+		"nothing":                         {func(*evidence) {}, nil},
+		"a record that never came":        {func(e *evidence) { e.messages = e.messages[:4] }, []string{foundLost}},
+		"a message of no record":          {func(e *evidence) { e.messages[0].sequence = "9" }, []string{foundForeign, foundLost}},
+		"other bytes":                     {func(e *evidence) { e.messages[0].payload = "z" }, []string{foundDifferent}},
+		"a key in two partitions":         {func(e *evidence) { e.messages[4].partition = 1 }, []string{foundScattered}},
+		"a copy of what was checkpointed": {func(e *evidence) { e.messages = slices.Insert(e.messages, 2, e.message(0, "b", 10.1)) }, []string{foundRepeated}},
+		"a copy too many":                 {func(e *evidence) { e.messages = slices.Insert(e.messages, 2, e.message(1, "b", 10.1)) }, []string{foundRepeated}},
+		"a copy of what came after the kill": {func(e *evidence) {
+			e.messages = append(e.messages, e.message(3, "b", 10.2))
+		}, []string{foundRepeated}},
+		"a copy although nobody died": {func(e *evidence) {
+			e.history.tenures["s"][0].over, e.history.tenures["s"][1].how, e.ends = passed, given, nil
+		}, []string{foundRepeated}},
+		"a lease taken from the living": {func(e *evidence) { e.ends = nil }, []string{foundRobbed, foundRepeated}},
+		"an early record": {func(e *evidence) {
+			e.messages = []message{e.message(2, "a", 1), e.message(0, "a", 1.1), e.message(1, "b", 10.1), e.message(3, "b", 10.1)}
+		}, []string{foundFirst, foundLast}},
+		"an old copy behind": {func(e *evidence) {
+			e.history.tenures["s"] = append(e.history.tenures["s"], tenure{shard: "s", worker: "c", began: at(11), how: forced, before: "b", from: "TRIM_HORIZON"})
+			e.ends["b"] = at(11)
+			e.messages = append(e.messages, e.message(0, "c", 12))
+		}, []string{foundLast}},
+		"a message without a lease":               {func(e *evidence) { e.messages[2].worker = "c" }, []string{foundOutside}},
+		"a message after the lease":               {func(e *evidence) { e.messages[1].published = at(10.5); e.ends["a"] = at(11) }, []string{foundOutside}},
+		"a message before the lease":              {func(e *evidence) { e.messages[2].published = at(9.8) }, []string{foundOutside}},
+		"what a paused client still had":          {func(e *evidence) { e.messages = append(e.messages, e.message(1, "a", 30)) }, nil},
+		"a kill that left no copy":                {func(e *evidence) { e.messages = slices.Delete(e.messages, 1, 2) }, nil},
+		"a paused worker with what came later on": {func(e *evidence) { e.messages = append(e.messages, e.message(3, "a", 30)) }, []string{foundOutside, foundRepeated}},
+		"a write out of turn":                     {func(e *evidence) { e.history.wrong = []string{"a wrote"} }, []string{foundWrites}},
+	} {
+		e := small()
+		c.change(&e)
+		a := settle(e)
+		if got := slices.Sorted(maps.Keys(a.findings)); !slices.Equal(got, slices.Sorted(slices.Values(c.want))) {
+			t.Errorf("%s: found %v", name, a)
+		}
+	}
+	if a := settle(small()); a.repeated != 1 || a.exposed != 2 || a.forced != 1 || a.records != 4 || a.messages != 5 {
+		t.Errorf("a kill: %v", a)
+	}
+}
+
+// write is an applied write of a lease, as the ledger has it.
+func write(worker, owner, acquisition string, counter int, checkpoint string) call {
+	l := lease{"leaseKey": "s", "leaseCounter": fmt.Sprint(counter), "checkpoint": checkpoint}
+	if owner != "" {
+		l["leaseOwner"] = owner
+	}
+	if acquisition != "" {
+		l["kp_acq"] = acquisition
+	}
+	return call{worker: worker, operation: "UpdateItem", key: "s", status: http.StatusOK, sent: at(float64(counter)), answered: at(float64(counter) + 0.1), after: l}
+}
+
+func TestTheLedgerTellsTenures(t *testing.T) {
+	same := func(id string) string { return id }
+	calls := []call{
+		write("a", "", "", 0, "TRIM_HORIZON"), // created
+		write("a", "a", "a#1", 1, "TRIM_HORIZON"),
+		write("a", "a", "a#1", 2, "5"),
+		write("a", "b", "b#1", 3, "7"), // given
+		write("b", "b", "b#1", 5, "8"), // answered before the one below
+		write("b", "b", "b#1", 4, "7"),
+		write("c", "c", "c#1", 6, "8"), // taken by force
+		write("c", "", "c#1", 7, "10"), // released
+		write("d", "d", "d#1", 8, "10"),
+	}
+	calls[0].operation = "PutItem"
+	h := historyOf(calls, same)
+	var got []string
+	for _, t := range h.tenures["s"] {
+		got = append(got, fmt.Sprint(t.worker, " ", t.how, " ", t.over, " ", t.from, " after ", t.before))
+	}
+	want := []string{
+		fmt.Sprint("a ", found, " ", passed, " TRIM_HORIZON after "), fmt.Sprint("b ", given, " ", robbed, " 7 after a"),
+		fmt.Sprint("c ", forced, " ", released, " 8 after b"), fmt.Sprint("d ", found, " ", lasting, " 10 after "),
+	}
+	if !slices.Equal(got, want) || len(h.wrong) > 0 {
+		t.Errorf("tenures %q, wrong %q", got, h.wrong)
+	}
+	for name, c := range map[string]struct {
+		then call
+		want string
+	}{
+		"a renewal by somebody else":       {write("b", "d", "d#1", 9, "10"), "b wrote as the owner"},
+		"a checkpoint that goes back":      {write("d", "d", "d#1", 9, "9"), "moved the checkpoint of s back"},
+		"a sentinel after a number":        {write("d", "d", "d#1", 9, "TRIM_HORIZON"), "moved the checkpoint of s back"},
+		"a gift by who does not own":       {write("b", "a", "a#2", 9, "10"), "b made a the owner"},
+		"an owner taken away by a release": {write("b", "", "d#1", 9, "10"), "b wrote as the owner"},
+	} {
+		if h := historyOf(append(slices.Clone(calls), c.then), same); len(h.wrong) != 1 || !strings.Contains(h.wrong[0], c.want) {
+			t.Errorf("%s: %q", name, h.wrong)
+		}
+	}
+	// An ask is no owner's write: it moves nothing.
+	ask := write("b", "d", "d#1", 8, "10")
+	ask.after["kp_ask"] = "b"
+	if h := historyOf(append(slices.Clone(calls), ask), same); len(h.wrong) > 0 {
+		t.Errorf("an ask: %q", h.wrong)
+	}
+}
+
+func TestFairSharesAreWithinOne(t *testing.T) {
+	workers := []*worker{{name: "a"}, {name: "b"}, {name: "c"}}
+	for shares, want := range map[*map[string]int]bool{
+		{"a": 6, "b": 5, "c": 5}: true, {"a": 6, "b": 6, "c": 4}: false, {"a": 8, "b": 8}: false,
+		{"a": 5, "b": 5, "c": 5, "": 1}: false, {"a": 5, "b": 5, "d": 5}: false, {}: false,
+	} {
+		if got := fair(*shares, workers); got != want {
+			t.Errorf("%v: %t", *shares, got)
+		}
+	}
+}
