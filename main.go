@@ -10,7 +10,9 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/command"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
+	"github.com/kinesis-pulsar/kinesis-pulsar/lint"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/metrics"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
 )
@@ -27,13 +29,14 @@ func main() {
 
 // options turn Benthos' command line into ours.
 func options() []service.CLIOptFunc {
-	return []service.CLIOptFunc{
+	commands := command.Binary{Name: name, Version: version(), Schema: schema}
+	return append([]service.CLIOptFunc{
 		service.CLIOptSetBinaryName(name),
 		service.CLIOptSetProductName(name),
 		service.CLIOptSetVersion(version(), ""),
 		service.CLIOptSetDefaultConfigPaths("./kinesis-pulsar.yaml", "/kinesis-pulsar.yaml", "/etc/kinesis-pulsar/config.yaml"),
 		service.CLIOptSetMainSchemaFrom(schema),
-	}
+	}, commands.Options()...)
 }
 
 // schema is Benthos' own, but for the name that every log line carries, and the exporter of metrics: Benthos' default is
@@ -42,7 +45,7 @@ func schema() *service.ConfigSchema {
 	s := service.GlobalEnvironment().FullConfigSchema(version(), "")
 	s.SetFieldDefault(map[string]any{"@service": name}, "logger", "static_fields")
 	s.SetFieldDefault(map[string]any{"prometheus": map[string]any{}}, "metrics")
-	return s
+	return s.Field(lint.Field())
 }
 
 func version() string {

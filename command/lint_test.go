@@ -1,0 +1,105 @@
+package command_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	goodInput  = "input:\n  kinesis_pulsar: { awsKinesisStreamName: s, awsRegion: us-east-1 }\n"
+	goodOutput = "output:\n  pulsar: { url: \"pulsar://localhost:6650\", topic: t }\n"
+)
+
+func TestLintTellsBenthosFindingsAndOurs(t *testing.T) {
+	dir := write(t, map[string]string{
+		"bad.yaml":  goodInput + "buffer: { memory: {} }\noutput:\n  pulsar: { url: \"pulsar://localhost:6650\", topic: t, tpic: x }\n",
+		"warn.yaml": goodInput + goodOutput + "shutdown_timeout: 5s\n",
+		"good.yaml": goodInput + goodOutput,
+	})
+	code, out, complaints := run(t, "lint", "--verbose", filepath.Join(dir, "*.yaml"))
+	if code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, want := range []string{
+		"bad.yaml(3,9) buffer: a buffer (memory) acknowledges", "bad.yaml(5,1) field tpic not recognised",
+		"warn.yaml(5,19) warning: shutdown_timeout: a quarter of it",
+	} {
+		if !strings.Contains(complaints, want) {
+			t.Errorf("%q is missing in:\n%s", want, complaints)
+		}
+	}
+	for _, want := range []string{"bad.yaml: FAILED", "warn.yaml: OK", "good.yaml: OK"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+	if code, _, complaints := run(t, "lint", filepath.Join(dir, "warn.yaml")); code != 0 || complaints == "" {
+		t.Errorf("a warning alone: exit code %d, %s", code, complaints)
+	}
+}
+
+func TestLintLooksAtFilesTogether(t *testing.T) {
+	dir := write(t, map[string]string{
+		"streams/a.yaml":      goodInput + goodOutput,
+		"streams/deep/b.yaml": strings.Replace(goodInput, ": s,", ": other,", 1) + goodOutput,
+	})
+	code, _, complaints := run(t, "lint", filepath.Join(dir, "streams/..."))
+	if code != 1 || !strings.Contains(complaints, "b.yaml(2,") || !strings.Contains(complaints, "already that of stream s") {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+}
+
+func TestLintReadsTheBlocksOfMarkdown(t *testing.T) {
+	dir := write(t, map[string]string{"page.md": "# Page\n\n1. In a list:\n\n   ```yaml\n   input: { generate: { mapping: root = 1, nope: 1 } }\n   output: { drop: {} }\n   ```\n\n```yaml\npipeline: { threads: \"4\" }\n```\n\n```json\n{ not yaml\n```\n"})
+	code, _, complaints := run(t, "lint", filepath.Join(dir, "page.md"))
+	if code != 1 || !strings.Contains(complaints, "page.md(6,") || !strings.Contains(complaints, "page.md(11,") || strings.Count(complaints, "page.md") != 2 {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+}
+
+func TestLintReadsVariablesFromFiles(t *testing.T) {
+	dir := write(t, map[string]string{
+		"c.yaml": goodInput + goodOutput + "shutdown_timeout: ${LINT_TEST_TIMEOUT}\n",
+		".env":   "LINT_TEST_TIMEOUT=nonsense\n",
+	})
+	t.Setenv("LINT_TEST_TIMEOUT", "") // so that it is restored
+	if err := os.Unsetenv("LINT_TEST_TIMEOUT"); err != nil {
+		t.Fatal(err)
+	}
+	code, _, complaints := run(t, "lint", filepath.Join(dir, "c.yaml"))
+	if code != 1 || !strings.Contains(complaints, "LINT_TEST_TIMEOUT") {
+		t.Errorf("not set: exit code %d: %s", code, complaints)
+	}
+	if code, _, complaints := run(t, "lint", "--skip-env-var-check", filepath.Join(dir, "c.yaml")); code != 0 {
+		t.Errorf("not set, and skipped: exit code %d: %s", code, complaints)
+	}
+	code, _, complaints = run(t, "lint", "-e", filepath.Join(dir, ".env"), filepath.Join(dir, "c.yaml"))
+	if code != 1 || !strings.Contains(complaints, `"nonsense" is no time`) {
+		t.Errorf("set: exit code %d: %s", code, complaints)
+	}
+}
+
+func TestLintOfNothingIsAnError(t *testing.T) {
+	dir := write(t, map[string]string{"half.yaml": "input: {\n  a", "list.yaml": "- a\n", "empty/x.txt": ""})
+	for _, args := range [][]string{
+		{}, {filepath.Join(dir, "none.yaml")}, {filepath.Join(dir, "*.yml")}, {filepath.Join(dir, "empty/...")}, {filepath.Join(dir, "none/...")},
+		{"-e", filepath.Join(dir, "none.env"), filepath.Join(dir, "list.yaml")}, {"--nope"}, {filepath.Join(dir, "half.yaml")}, {filepath.Join(dir, "list.yaml")},
+		{"-t", filepath.Join(dir, "none.tmpl"), filepath.Join(dir, "list.yaml")}, {dir},
+	} {
+		code, _, complaints := run(t, append([]string{"lint"}, args...)...)
+		if code != 1 || strings.TrimSpace(complaints) == "" || strings.Count(strings.TrimSpace(complaints), "\n") > 1 {
+			t.Errorf("%v: exit code %d: %q", args, code, complaints)
+		}
+	}
+}
+
+// What lint finds, run refuses before anything connects: nothing here listens.
+func TestRunRefusesWhatLintFinds(t *testing.T) {
+	dir := write(t, map[string]string{"c.yaml": goodInput + "buffer: { memory: {} }\n" + goodOutput + "http: { enabled: false }\nlogger: { level: off }\n"})
+	code, _, complaints := run(t, "run", filepath.Join(dir, "c.yaml"))
+	if code != 1 || !strings.Contains(complaints, "buffer-acks-early") {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+}
