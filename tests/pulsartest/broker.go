@@ -62,7 +62,8 @@ func AutoPartitions(n int) Option { return func(s *settings) { s.autoPartitions 
 
 // Sink hands each message to a function instead of storing it, so that any number of them needs no memory: Messages and
 // Entries stay empty, counters and sequence ids are kept. It is called from one goroutine per connection, in order,
-// before the message is confirmed, and must not keep the View or anything in it.
+// before the message is confirmed, and must not keep the View or anything in it. What a dropped connection has stored may
+// still be handed over while the next one's is: the View's place tells the order in which a consumer would get them.
 func Sink(visit func(*View)) Option { return func(s *settings) { s.sink = visit } }
 
 // Broker is the fake. All its functions may be called from any goroutine, while clients are at work.

@@ -125,6 +125,8 @@ type View struct {
 	// Topic is the full name of the topic, without the partition; Partition is -1 if it has none.
 	Topic     string
 	Partition int
+	// LedgerID and EntryID are the place in the topic, which grows within a partition. Only a Sink is told them here.
+	LedgerID, EntryID int64
 	// Key is nil if the message has none.
 	Key         []byte
 	KeyIsBase64 bool

@@ -48,7 +48,7 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 		return true
 	}
 	if b.settings.sink != nil && entry >= 0 {
-		b.drain(p, &e)
+		b.drain(p, &e, ledger, entry)
 	}
 	switch fault.kind {
 	case faultDropAfter:
@@ -192,13 +192,13 @@ func (b *Broker) chunk(log *partitionLog, e *sent) {
 }
 
 // drain hands the messages of a SEND to the sink, outside the lock.
-func (b *Broker) drain(p *producer, e *sent) {
+func (b *Broker) drain(p *producer, e *sent, ledger, entry int64) {
 	if e.err != nil || e.meta.chunks > 1 && e.meta.chunkID < e.meta.chunks-1 {
 		return
 	}
 	n, bytes := 0, 0
 	err := decodeMessages(&e.meta, e.payload, func(v *View) {
-		v.Topic, v.Partition = p.log.name.base, p.log.name.partition
+		v.Topic, v.Partition, v.LedgerID, v.EntryID = p.log.name.base, p.log.name.partition, ledger, entry
 		n++
 		bytes += len(v.Payload)
 		b.settings.sink(v)
