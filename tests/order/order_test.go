@@ -170,10 +170,14 @@ func (s story) tell(t *testing.T) {
 	}
 }
 
+// perSend is how many messages share a SEND at most. A batch is several, so that it can fail in the middle, but at full size
+// not so many that the story consists of reconnects.
+func (s story) perSend() int { return min(200, 10+s.records/2000) }
+
 // build makes the pipeline: 16 threads, everything else at its default.
 func (s story) build(t *testing.T, env *service.Environment, logs slog.Handler, k *kinesistest.Server, d *dynamotest.Server, b *pulsartest.Broker) *service.Stream {
 	t.Helper()
-	pulsar := fmt.Sprintf("{ pulsar: { url: %q, topic: %s, compression: none, producer_batching: { max_messages: 20 } } }", b.URL(), topic)
+	pulsar := fmt.Sprintf("{ pulsar: { url: %q, topic: %s, compression: none, producer_batching: { max_messages: %d } } }", b.URL(), topic, s.perSend())
 	output := strings.ReplaceAll(s.output, "PULSAR", pulsar)
 	if s.output == "PULSAR" {
 		output = strings.TrimSuffix(strings.TrimPrefix(pulsar, "{ "), " }")
