@@ -23,7 +23,7 @@ var errKCL3 = errors.New("this lease table was used by KCL 3.x, beside or after 
 // The order is the protocol: the anchor is fixed before anything is listed, the table is read before anything is
 // written, and the scan is consistent, since an eventually consistent one can miss rows that a parallel first start has
 // just written.
-func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config, s stream, log *service.Logger) (shard.Start, error) {
+func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config, s stream, log *onceLog) (shard.Start, error) {
 	start := shard.Start{Position: string(c.InitialPosition), At: c.StartAtTime}
 	if c.InitialPosition == Latest {
 		start.At = s.anchor()
@@ -47,7 +47,7 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 		return start, fmt.Errorf("looking for KCL 3.x at lease table %q: %w", table.Name(), err)
 	}
 	for _, unreadable := range marks.Unreadable {
-		log.Warnf("Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector allows no more", unreadable)
+		log.WarnOnce("unreadable "+unreadable, "Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector may allow no more", unreadable)
 	}
 	if len(marks.Marks) > 0 {
 		found := make([]string, 0, len(marks.Marks))
@@ -60,9 +60,9 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 		return start, firstStart(ctx, api, table, s, start)
 	}
 	if err := lease.CheckStream(snapshot.Leases, s.identity.Brand()); errors.Is(err, lease.ErrRecreatedStream) && c.RecreatedStream == StartOver {
-		return shard.Start{Position: checkpoint.TrimHorizon}, startOver(ctx, api, table, c, s, log)
+		return shard.Start{Position: checkpoint.TrimHorizon}, startOver(ctx, api, table, c, s, log.Logger)
 	}
-	return start, laterStart(ctx, api, table, snapshot.Leases, s, start, log)
+	return start, laterStart(ctx, api, table, snapshot.Leases, s, start, log.Logger)
 }
 
 // firstStart fills an empty table. Several workers may do it at once: each row is created once, and all end with the

@@ -47,6 +47,7 @@ func Register(env *service.Environment) error {
 type input struct {
 	config   Config
 	log      *service.Logger
+	once     *onceLog // the same log
 	clock    attempt.Clock
 	workerID string
 	budget   *retrieval.Budget
@@ -74,6 +75,7 @@ func newInput(config Config, log *service.Logger) (*input, error) {
 	return &input{
 		config:   config,
 		log:      log,
+		once:     newOnceLog(log),
 		clock:    attempt.BootClock,
 		workerID: newWorkerID(),
 		budget:   retrieval.NewBudget(config.MaxBufferedBytes, config.ReceiveQueueSize),
@@ -213,7 +215,7 @@ func (in *input) begin(ctx context.Context) error {
 			leave()
 		}
 	}()
-	start, err := bootstrap(ctx, c.kinesis, in.table(c), in.config, s, in.log)
+	start, err := bootstrap(ctx, c.kinesis, in.table(c), in.config, s, in.once)
 	if err != nil {
 		return err
 	}

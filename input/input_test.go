@@ -16,6 +16,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/iamtest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
@@ -33,6 +34,7 @@ func newWorld(t *testing.T, shards int, options ...kinesistest.Option) *world {
 	t.Helper()
 	w := &world{t: t, kinesis: kinesistest.NewServer(options...), dynamodb: dynamotest.NewServer()}
 	t.Cleanup(func() {
+		iamtest.Check(t, w.kinesis, w.dynamodb.DB, iamtest.Names{})
 		w.kinesis.Close()
 		w.dynamodb.Close()
 	})

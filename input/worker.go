@@ -168,6 +168,8 @@ func (w *worker) lookForParents(waits *waiting, parents []string) {
 	for _, p := range parents {
 		l, has, err := w.table.Get(w.ctx, p)
 		switch {
+		case lease.IsAccessDenied(err):
+			w.in.once.WarnOnce("get", "Shard %s waits until the credentials permit dynamodb:GetItem on the lease table, to look for its parent %s: %v", waits.held.Lease().Key, p, err)
 		case err != nil:
 			w.in.log.Debugf("Looking for a parent of %s failed, trying again: %v", waits.held.Lease().Key, err)
 		case has:

@@ -166,6 +166,7 @@ func (db *DB) createTable(in *tableRequest) (any, error) {
 	}
 	for _, tag := range in.Tags {
 		t.tags[tag.Key] = tag.Value
+		db.mu.calls[Call{"TagResource", t.name}] = true // AWS asks for this permission, too
 	}
 	used := keys.names()
 	for _, shape := range in.GlobalSecondaryIndexes {

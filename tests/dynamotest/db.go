@@ -22,6 +22,7 @@
 package dynamotest
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -47,6 +48,7 @@ type DB struct {
 		hook     func(Request) *Fault
 		onChange []func(Change)
 		counts   map[string]Count
+		calls    map[Call]bool
 		readLag  time.Duration
 		down     bool
 		closed   bool
@@ -92,6 +94,7 @@ func New(opts ...Option) *DB {
 	db.closing, db.close = context.WithCancel(context.Background())
 	db.mu.tables = map[string]*table{}
 	db.mu.counts = map[string]Count{}
+	db.mu.calls = map[Call]bool{}
 	return db
 }
 
@@ -163,6 +166,24 @@ func (db *DB) ResetCounts() {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	clear(db.mu.counts)
+}
+
+// Call names requests of one operation to one table; the table is "" where there is none.
+type Call struct{ Operation, Table string }
+
+// Calls are all that have come since the start, each once, whatever became of them.
+func (db *DB) Calls() []Call {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(db.mu.calls), func(a, b Call) int {
+		return cmp.Or(cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.Table, b.Table))
+	})
+}
+
+func (db *DB) called(c Call) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.mu.calls[c] = true
 }
 
 // count adds to an operation's totals. The caller holds the lock.

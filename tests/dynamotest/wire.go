@@ -46,7 +46,9 @@ func (db *DB) serve(ctx context.Context, target string, body []byte) response {
 	db.mu.Unlock()
 	var f *Fault
 	if !healthy { // or the body would be read twice for nothing
-		f = db.faultFor(db.describeRequest(operation, body))
+		r := db.describeRequest(operation, body)
+		db.called(Call{operation, r.Table})
+		f = db.faultFor(r)
 	}
 	if f == nil {
 		answer, err := db.do(operation, body)
@@ -121,15 +123,21 @@ func (db *DB) do(operation string, body []byte) (any, error) {
 		"Scan": db.scan, "Query": db.query,
 	}
 	if run := control[operation]; run != nil {
-		return locked(db, body, run)
+		return locked(db, operation, body, run, func(in *tableRequest) string {
+			if _, name, ok := strings.Cut(in.ResourceArn, "table/"); ok {
+				return name
+			}
+			return in.TableName
+		})
 	}
 	if run := data[operation]; run != nil {
-		return locked(db, body, run)
+		return locked(db, operation, body, run, func(in *itemRequest) string { return in.TableName })
 	}
+	db.called(Call{operation, ""})
 	return nil, unknownOperation()
 }
 
-func locked[T any](db *DB, body []byte, run func(*T) (any, error)) (any, error) {
+func locked[T any](db *DB, operation string, body []byte, run func(*T) (any, error), table func(*T) string) (any, error) {
 	in := new(T)
 	if err := json.Unmarshal(body, in); err != nil {
 		if refused := (*apiError)(nil); errors.As(err, &refused) {
@@ -137,6 +145,7 @@ func locked[T any](db *DB, body []byte, run func(*T) (any, error)) (any, error) 
 		}
 		return nil, serialization("Unexpected value in payload: %v", err)
 	}
+	db.called(Call{operation, table(in)})
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	return run(in)

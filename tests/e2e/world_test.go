@@ -28,6 +28,7 @@ import (
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/iamtest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
@@ -88,6 +89,7 @@ func newWorld(t *testing.T, shards, partitions int, options ...pulsartest.Option
 	t.Helper()
 	w := &world{t: t, kinesis: kinesistest.NewServer(), dynamodb: dynamotest.NewServer(), broker: pulsartest.NewBroker(options...)}
 	t.Cleanup(func() {
+		iamtest.Check(t, w.kinesis, w.dynamodb.DB, iamtest.Names{Table: table, Application: table})
 		w.kinesis.Close()
 		w.dynamodb.Close()
 		w.broker.Close()

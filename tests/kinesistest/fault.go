@@ -38,8 +38,10 @@ type Fault struct {
 	Operation string // such as "GetRecords"; "" for every one
 	Stream    string // its name; "" for every one
 	Shard     string // its ID; "" for every one, and for calls that concern no shard
-	Skip      int    // how many matching calls are let through first
-	Count     int    // how many calls it then hits; 0 means one, a negative number means all
+	// When is any further test; it must not call the server.
+	When  func(Call) bool
+	Skip  int // how many matching calls are let through first
+	Count int // how many calls it then hits; 0 means one, a negative number means all
 
 	Kind    Kind
 	Code    string // for Fail: one of the exceptions' names
@@ -143,7 +145,7 @@ func (s *Server) meet(c Call) *Injected {
 		if c.Operation != "SubscribeToShard" && (f.Kind == FailLater || f.Kind == Stall || f.Kind == End) {
 			continue
 		}
-		if f.Operation != "" && f.Operation != c.Operation || f.Stream != "" && f.Stream != c.Stream || f.Shard != "" && f.Shard != c.Shard {
+		if f.Operation != "" && f.Operation != c.Operation || f.Stream != "" && f.Stream != c.Stream || f.Shard != "" && f.Shard != c.Shard || f.When != nil && !f.When(c) {
 			continue
 		}
 		if in.skip > 0 {
