@@ -230,3 +230,13 @@ func (f *fleet) balance(ends map[string]time.Time) account {
 	f.t.Logf("the account balances: %s", a)
 	return a
 }
+
+// noneRepeated fails the test if a record has two copies, or a lease was taken by force.
+func (f *fleet) noneRepeated() account {
+	f.t.Helper()
+	a := f.balance(nil)
+	if a.messages != a.records || a.forced > 0 {
+		f.t.Errorf("%d messages of %d records, %d leases taken by force", a.messages, a.records, a.forced)
+	}
+	return a
+}

@@ -32,12 +32,14 @@ func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 	victim.kill()
 	f.awaitOwned("one of three killed", f.living(), killed)
 	f.arrived()
+	t.Logf("from the kill to records: %s", summary(durations(f.takeovers(victim, killed), func(t takeover) time.Duration { return t.fromEnd })))
 	f.start()
 	f.load.stop()
 	f.arrived()
 	f.stopAll(f.living()...)
 	f.released()
 	f.balance(map[string]time.Time{victim.name: killed})
+	f.logGaps()
 }
 
 // A paused worker is replaced. When it goes on it finds confirmations for what it had sent, and a queue of records that it

@@ -248,6 +248,13 @@ func (f *fleet) awaitOwned(why string, workers []*worker, since time.Time) time.
 	return took
 }
 
+// awaitFair waits until the workers have fair shares. It returns how long that took since a moment, and how many scans
+// the worker that made most has made in that time.
+func (f *fleet) awaitFair(why string, workers []*worker, since time.Time) (took time.Duration, rounds int) {
+	f.t.Helper()
+	return f.await(why+": fair shares", workers, since, func(shares map[string]int) bool { return fair(shares, workers) })
+}
+
 func (f *fleet) await(what string, workers []*worker, since time.Time, holds func(shares map[string]int) bool) (took time.Duration, rounds int) {
 	f.t.Helper()
 	shares := f.shares()

@@ -1,0 +1,224 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+)
+
+// byDefault is the failover time that a user has who sets none.
+const byDefault = 10 * time.Second
+
+// figure skips what measures unless figures are asked for.
+func figure(t *testing.T) {
+	t.Helper()
+	if !*figures {
+		t.Skip("measured with -fleet.figures")
+	}
+}
+
+// show prints a table: its columns are separated by tabs.
+func show(t *testing.T, title string, rows ...string) {
+	t.Helper()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, row)
+	}
+	_ = w.Flush() // into memory
+	t.Logf("%s\n%s", title, b.String())
+}
+
+// How long after kill -9 the records of a worker's shards flow again.
+func TestFigureFailover(t *testing.T) {
+	figure(t)
+	const kills = 10
+	var rows []string
+	for _, failover := range []time.Duration{byDefault, quick} {
+		f := newFleet(t, settings{failover: failover, real: *full})
+		f.startAll(3)
+		f.begin(rate)
+		f.awaitFair("from cold", f.living(), time.Now())
+		ends := map[string]time.Time{}
+		var all []takeover
+		var slowest []time.Duration
+		for n := range kills {
+			time.Sleep(time.Duration(n) * failover / 3 / kills) // another phase of the scans each time
+			victim := f.living()[0]
+			end := time.Now()
+			victim.kill()
+			ends[victim.name] = end
+			f.awaitOwned("killed", f.living(), end)
+			f.arrived()
+			of := f.takeovers(victim, end)
+			all = append(all, of...)
+			slowest = append(slowest, quantile(durations(of, func(t takeover) time.Duration { return t.fromEnd }), 1))
+			f.start()
+			f.awaitFair("another in its place", f.living(), time.Now())
+		}
+		f.load.stop()
+		f.arrived()
+		f.stopAll(f.living()...)
+		a := f.balance(ends)
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%d of %d", failover, kills,
+			summary(durations(all, func(t takeover) time.Duration { return t.fromEnd })), summary(slowest),
+			summary(durations(all, func(t takeover) time.Duration { return t.fromRenewal })), a.repeated, a.records))
+	}
+	show(t, "kill -9 of one of three workers of 16 shards", append([]string{"failover\tkills\tkill to records, each shard\tkill to records, all shards\tlast renewal to records\trecords repeated"}, rows...)...)
+}
+
+// How long after SIGSTOP the records of a worker's shards flow again, and what it does when it goes on.
+func TestFigurePause(t *testing.T) {
+	figure(t)
+	const pauses, long = 3, 30 * time.Second
+	f := newFleet(t, settings{failover: byDefault, real: *full})
+	f.startAll(3)
+	f.begin(rate)
+	f.awaitFair("from cold", f.living(), time.Now())
+	ends := map[string]time.Time{}
+	var all []takeover
+	for range pauses {
+		victim := f.living()[0]
+		end := time.Now()
+		victim.pause()
+		ends[victim.name] = end
+		f.awaitOwned("paused", f.but(victim), end)
+		f.arrived()
+		all = append(all, f.takeovers(victim, end)...)
+		time.Sleep(long - time.Since(end))
+		victim.resume()
+		f.awaitFair("it goes on", f.living(), time.Now())
+		// Its end is over: whatever it does from here on must be right again. A worker that nothing is excused for
+		// takes its place.
+		f.stopAll(victim)
+		f.start()
+		f.awaitFair("another in its place", f.living(), time.Now())
+	}
+	f.load.stop()
+	f.arrived()
+	f.stopAll(f.living()...)
+	a := f.balance(ends)
+	show(t, fmt.Sprintf("SIGSTOP of one of three workers of 16 shards for %s, then SIGCONT", long),
+		"failover\tpauses\tstop to records, each shard\tlast renewal to records\trecords repeated\tmessages without a lease",
+		fmt.Sprintf("%s\t%d\t%s\t%s\t%d of %d\t%d", byDefault, pauses, summary(durations(all, func(t takeover) time.Duration { return t.fromEnd })),
+			summary(durations(all, func(t takeover) time.Duration { return t.fromRenewal })), a.repeated, a.records, a.late))
+}
+
+// What a rolling restart costs: nothing may come twice, and each shard pauses twice, when its lease is released by the
+// old worker, and when the new one gets its share.
+func TestFigureRollingRestart(t *testing.T) {
+	figure(t)
+	rows := []string{"reader\tfailover\trestarts\tgap, released\tgap, given\tdelay, given\twithout a hand-over\tfair after\trecords repeated"}
+	for _, fanOut := range []bool{false, true} {
+		f := newFleet(t, settings{failover: byDefault, fanOut: fanOut, real: *full})
+		f.startAll(3)
+		f.begin(2 * rate)
+		f.awaitFair("from cold", f.living(), time.Now())
+		var fairAfter []time.Duration
+		restarts := 0
+		for range 2 {
+			for _, old := range f.living() {
+				began := time.Now()
+				old.stop()
+				f.start()
+				took, _ := f.awaitFair("restarted", f.living(), began)
+				fairAfter = append(fairAfter, took)
+				restarts++
+			}
+		}
+		f.load.stop()
+		f.arrived()
+		f.stopAll(f.living()...)
+		a := f.balance(nil)
+		gaps, steady := f.gaps()
+		of := func(how beginning, what func(gap) time.Duration) string {
+			return summary(durations(slices.DeleteFunc(slices.Clone(gaps), func(g gap) bool { return g.how != how }), what))
+		}
+		took := func(g gap) time.Duration { return g.took }
+		reader := "polling"
+		if fanOut {
+			reader = "fan-out"
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d of %d", reader, byDefault, restarts, of(found, took), of(given, took),
+			of(given, func(g gap) time.Duration { return g.delay }), summary(steady), summary(fairAfter), a.messages-a.records, a.records))
+	}
+	show(t, "rolling restart of three workers of 16 shards", rows...)
+}
+
+// How many rounds of scans it takes to fair shares.
+func TestFigureRounds(t *testing.T) {
+	figure(t)
+	rows := []string{"shards\tworkers\tfair after\trounds of failover/3\tscans of the worker that made most"}
+	for _, shards := range []int{16, 64} {
+		f := newFleet(t, settings{failover: byDefault, shards: shards})
+		f.begin(rate)
+		measure := func(what string, add int) {
+			began := time.Now()
+			f.startAll(add)
+			took, rounds := f.awaitFair(what, f.living(), began)
+			rows = append(rows, fmt.Sprintf("%d\t%s\t%s\t%.1f\t%d", shards, what, rounded(took), took.Seconds()/(byDefault.Seconds()/3), rounds))
+		}
+		measure("0 → 1", 1)
+		measure("1 → 3", 2)
+		measure("3 → 5", 2)
+		f.arrived()
+		f.load.stop()
+		f.stopAll(f.living()...)
+		f.noneRepeated()
+		for _, n := range []int{3, 5} {
+			f := newFleet(t, settings{failover: byDefault, shards: shards})
+			f.table += fmt.Sprint("-", n) // DynamoDB Local is shared
+			began := time.Now()
+			f.startAll(n)
+			took, rounds := f.awaitFair("all at once", f.living(), began)
+			rows = append(rows, fmt.Sprintf("%d\t0 → %d\t%s\t%.1f\t%d", shards, n, rounded(took), took.Seconds()/(byDefault.Seconds()/3), rounds))
+			f.stopAll(f.living()...)
+		}
+	}
+	show(t, "from a start to fair shares, the start of the process included", rows...)
+}
+
+// What DynamoDB is asked for.
+func TestFigureCost(t *testing.T) {
+	figure(t)
+	const measured = 60 * time.Second
+	rows := []string{"workers\tshards\tload\trequests per lease and s\tcapacity units per lease and s\tof these, by operation"}
+	for _, workers := range []int{1, 3, 5} {
+		f := newFleet(t, settings{failover: byDefault, standIn: true})
+		f.startAll(workers)
+		f.awaitFair("from cold", f.living(), time.Now())
+		for _, load := range []int{0, rate} {
+			if load > 0 {
+				f.begin(load)
+			}
+			time.Sleep(byDefault)
+			f.reset()
+			time.Sleep(measured)
+			rows = append(rows, fmt.Sprintf("%d\t%d\t%d/s\t%s", workers, f.settings.shards, load, cost(f.counts(), float64(f.settings.shards)*measured.Seconds())))
+		}
+		f.load.stop()
+		f.arrived()
+		f.stopAll(f.living()...)
+		f.noneRepeated()
+	}
+	show(t, fmt.Sprintf("DynamoDB, failover %s; renewals alone are %.3f", byDefault, 3/byDefault.Seconds()), rows...)
+}
+
+// cost sums counts up per lease and second.
+func cost(counts map[string]dynamotest.Count, leaseSeconds float64) string {
+	requests, units := 0, 0.0
+	var parts []string
+	for _, operation := range slices.Sorted(maps.Keys(counts)) {
+		c := counts[operation]
+		requests += c.Requests
+		units += c.CapacityUnits
+		parts = append(parts, fmt.Sprintf("%s %.4f", operation, c.CapacityUnits/leaseSeconds))
+	}
+	return fmt.Sprintf("%.4f\t%.4f\t%s", float64(requests)/leaseSeconds, units/leaseSeconds, strings.Join(parts, ", "))
+}
