@@ -25,6 +25,7 @@ type account struct {
 	repeated          int // records with more than one copy, all explained
 	exposed           int // records that the ends of workers may have repeated
 	late              int // messages that a paused worker's client still had, and sent when it went on
+	resent            int // messages that such a client had sent before, and sent again when it went on
 	handed            int // tenures that began with a gift
 	freed             int // that began with a lease somebody had released
 	forced            int // that began by force
@@ -94,6 +95,7 @@ func (a *account) collect(e evidence) map[name]*copies {
 		}
 	}
 	found, partition := map[name]*copies{}, map[string]int{}
+	sent := map[message]bool{}
 	for i, m := range e.messages {
 		h, known := homes[m.name]
 		if !known {
@@ -109,7 +111,14 @@ func (a *account) collect(e evidence) map[name]*copies {
 		partition[m.key] = m.partition
 		c := found[m.name]
 		// What a paused worker's client sends when it goes on lies behind what others have sent meanwhile. Nobody can
-		// recall it: it is counted, and otherwise nothing but a copy too many.
+		// recall it: it is counted, and otherwise nothing but a copy too many. A client that was paused for longer than
+		// its keep-alive, 30 s, connects anew before it reads the confirmations that wait for it, and sends all that it
+		// had under way again: the same messages, with their first time of publication.
+		if _, ended := e.ends[m.worker]; ended && sent[m] {
+			a.resent++
+			continue
+		}
+		sent[m] = true
 		if late := a.settleTenure(h.record, h.shard, m, e); late && c != nil {
 			continue
 		}
@@ -208,8 +217,8 @@ func (a *account) add(what, format string, values ...any) {
 // String is the account for people: all findings, with some examples of each.
 func (a account) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late; tenures: %d free, %d given, %d forced",
-		a.records, a.messages, a.repeated, a.exposed, a.late, a.freed, a.handed, a.forced)
+	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late, %d sent again by a client; tenures: %d free, %d given, %d forced",
+		a.records, a.messages, a.repeated, a.exposed, a.late, a.resent, a.freed, a.handed, a.forced)
 	for _, what := range slices.Sorted(maps.Keys(a.findings)) {
 		list := a.findings[what]
 		fmt.Fprintf(&b, "\n  %s: %d", what, len(list))

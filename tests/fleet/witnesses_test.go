@@ -67,13 +67,15 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 			e.ends["b"] = at(11)
 			e.messages = append(e.messages, e.message(0, "c", 12))
 		}, []string{foundLast}},
-		"a message without a lease":               {func(e *evidence) { e.messages[2].worker = "c" }, []string{foundOutside}},
-		"a message after the lease":               {func(e *evidence) { e.messages[1].published = at(10.5); e.ends["a"] = at(11) }, []string{foundOutside}},
-		"a message before the lease":              {func(e *evidence) { e.messages[2].published = at(9.8) }, []string{foundOutside}},
-		"what a paused client still had":          {func(e *evidence) { e.messages = append(e.messages, e.message(1, "a", 30)) }, nil},
-		"a kill that left no copy":                {func(e *evidence) { e.messages = slices.Delete(e.messages, 1, 2) }, nil},
-		"a paused worker with what came later on": {func(e *evidence) { e.messages = append(e.messages, e.message(3, "a", 30)) }, []string{foundOutside, foundRepeated}},
-		"a write out of turn":                     {func(e *evidence) { e.history.wrong = []string{"a wrote"} }, []string{foundWrites}},
+		"a message without a lease":                {func(e *evidence) { e.messages[2].worker = "c" }, []string{foundOutside}},
+		"a message after the lease":                {func(e *evidence) { e.messages[1].published = at(10.5); e.ends["a"] = at(11) }, []string{foundOutside}},
+		"a message before the lease":               {func(e *evidence) { e.messages[2].published = at(9.8) }, []string{foundOutside}},
+		"what a paused client still had":           {func(e *evidence) { e.messages = append(e.messages, e.message(1, "a", 30)) }, nil},
+		"a kill that left no copy":                 {func(e *evidence) { e.messages = slices.Delete(e.messages, 1, 2) }, nil},
+		"what its client sent twice":               {func(e *evidence) { e.messages = append(e.messages, e.messages[0]) }, nil},
+		"what a living worker's client sent twice": {func(e *evidence) { e.messages = append(e.messages, e.messages[4]) }, []string{foundRepeated}},
+		"a paused worker with what came later on":  {func(e *evidence) { e.messages = append(e.messages, e.message(3, "a", 30)) }, []string{foundOutside, foundRepeated}},
+		"a write out of turn":                      {func(e *evidence) { e.history.wrong = []string{"a wrote"} }, []string{foundWrites}},
 	} {
 		e := small()
 		c.change(&e)

@@ -144,13 +144,3 @@ func (l *logs) check(t testing.TB, name string) {
 		t.Logf("worker %s:\n%s", name, strings.Join(lines, ""))
 	}
 }
-
-// lines are those that hold a text.
-func (l *logs) lines(text string) (lines []string) {
-	for line := range strings.Lines(l.String()) {
-		if strings.Contains(line, text) {
-			lines = append(lines, strings.TrimSpace(line))
-		}
-	}
-	return lines
-}
