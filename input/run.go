@@ -34,6 +34,7 @@ type held interface {
 	Lease() lease.Lease
 	Fence() *attempt.Fence
 	Confirmed(p checkpoint.Position, records int64)
+	numberer
 	Lost() <-chan struct{}
 }
 
@@ -48,6 +49,8 @@ type readerFrom func(retrieval.From) retrieval.Reader
 type run struct {
 	shard     string
 	lease     held
+	attempts  *attempt.Run
+	prefix    string // of the names of the shard's producers
 	newReader readerFrom
 	from      retrieval.From
 	budget    *retrieval.Budget
@@ -68,13 +71,17 @@ type run struct {
 		queue   []retrieval.Record // read, not yet handed out
 		queued  int64              // their charge
 		last    checkpoint.Position
-		flight  *flight     // the batch that is away
-		replay  []handed    // to be handed out before anything new
-		timer   *time.Timer // wakes the run when the pause before the replay is over
-		notYet  bool        // that pause
-		failed  int         // failures in a row
-		stuck   time.Time   // since when nothing was delivered although something was handed out; zero: not stuck
-		warned  bool        // that it is stuck
+		// numbered tells that the records of the shard are numbered, or have been.
+		numbered bool
+		// begins and trimmed are of a reader of which no new record has come yet; see retrieval.Read.
+		begins, trimmed bool
+		flight          *flight     // the batch that is away
+		replay          []handed    // to be handed out before anything new
+		timer           *time.Timer // wakes the run when the pause before the replay is over
+		notYet          bool        // that pause
+		failed          int         // failures in a row
+		stuck           time.Time   // since when nothing was delivered although something was handed out; zero: not stuck
+		warned          bool        // that it is stuck
 		// patience gives the queue back when the shard has been stuck for too long.
 		patience   *time.Timer
 		dropped    bool // it was given back, and reading has not begun again
@@ -106,6 +113,9 @@ func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, fi
 		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
 		finish:   finish, sameStream: sameStream,
 	}
+	r.prefix = producerPrefix(shared.config.ApplicationName, shared.config.StreamName, r.shard)
+	r.attempts = attempt.NewRun(r.shard, l.Fence(), r)
+	r.mu.numbered = l.Lease().DedupEpoch != ""
 	r.mu.tracker = checkpoint.NewTracker(l.Lease().Checkpoint)
 	r.mu.changed = make(chan struct{})
 	return r
@@ -383,9 +393,10 @@ func (r *run) add(read retrieval.Read) bool {
 	for i := range read.Records {
 		r.mu.queued += read.Records[i].Charge()
 	}
+	r.countLocked(read)
 	// What a record-less event tells may be checkpointed when nothing that came before it is unconfirmed (r5.6). It moves
 	// the lease of a shard without records on from LATEST or a timestamp to a place that does not age.
-	reached := !read.Reached.IsZero() && r.isDrainedLocked() && r.mu.tracker.Advance(read.Reached)
+	reached := !read.Reached.IsZero() && r.isDrainedLocked() && r.mayAdvanceLocked() && r.mu.tracker.Advance(read.Reached)
 	records := r.mu.tracker.Records()
 	offer := r.canHandOutLocked()
 	r.mu.Unlock()
@@ -421,7 +432,10 @@ func (r *run) handOut() (service.MessageBatch, service.AckFunc) {
 			return nil, nil
 		}
 	}
-	f := &flight{attempt: attempt.New(r.shard, r.lease.Fence(), len(records)), records: records}
+	f := &flight{records: records}
+	f.attempt = r.attempts.Attempt(len(records), func(i int) attempt.Origin {
+		return attempt.Origin{Ordinal: int64(records[i].ticket), PartitionKey: records[i].record.PartitionKey}
+	})
 	for i := range records {
 		f.charge += records[i].record.Charge()
 	}
@@ -568,6 +582,7 @@ func (r *run) endLocked() {
 		return
 	}
 	r.mu.over = true
+	r.attempts.End()
 	for _, timer := range []*time.Timer{r.mu.timer, r.mu.patience} {
 		if timer != nil {
 			timer.Stop()

@@ -39,6 +39,12 @@ func (l *fakeLease) Confirmed(p checkpoint.Position, _ int64) {
 	l.confirmed = p
 }
 
+func (l *fakeLease) Starts(checkpoint.Position, bool) {}
+func (l *fakeLease) Miscounted()                      {}
+func (l *fakeLease) Number(context.Context, lease.Numbered) (lease.Numbering, error) {
+	return lease.Numbering{}, errors.New("not numbered")
+}
+
 func (l *fakeLease) position() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -195,3 +195,29 @@ func TestI1AdvanceNeverPassesAnUnconfirmedRecordNorGoesBack(t *testing.T) {
 		t.Fatalf("at %s", tr.Confirmed())
 	}
 }
+
+func TestTheTrackerCountsThePrefix(t *testing.T) {
+	tracker := NewTracker(Position{Sequence: "10"})
+	if tracker.Records() != 0 || !tracker.Next().IsZero() {
+		t.Errorf("%d records, next %s", tracker.Records(), tracker.Next())
+	}
+	for i := range 4 {
+		ticket, err := tracker.Register(Position{Sequence: "11", Sub: int64(i)})
+		if err != nil || ticket != Ticket(i) {
+			t.Fatalf("ticket %d: %v", ticket, err)
+		}
+	}
+	tracker.Confirm(1)
+	if tracker.Records() != 0 {
+		t.Errorf("%d records", tracker.Records())
+	}
+	tracker.Confirm(0)
+	if next := tracker.Next(); tracker.Records() != 2 || next != (Position{Sequence: "11", Sub: 2}) {
+		t.Errorf("%d records, next %s", tracker.Records(), next)
+	}
+	tracker.Confirm(2)
+	tracker.Confirm(3)
+	if tracker.Advance(Position{Sequence: "12"}); tracker.Records() != 4 || !tracker.Next().IsZero() {
+		t.Errorf("%d records, next %s", tracker.Records(), tracker.Next())
+	}
+}

@@ -14,12 +14,18 @@ type converter struct {
 	hashes kpl.HashRange       // the shard's; decides which user records of an aggregated record belong here
 	last   checkpoint.Position // of the last user record returned: nothing at or before it is returned again
 	users  []kpl.UserRecord    // reused
+	begun  bool                // records have come
 }
 
 // convert adds the user records of a response to read, whose MillisBehindLatest is set already. It returns the charge
 // of what it added, and how many payload bytes Kinesis counts for the response.
 func (c *converter) convert(read *Read, records []types.Record) (charge, brought int64) {
 	if len(records) > 0 {
+		if !c.begun {
+			// Kinesis gives the very record of the position first, for as long as it has it.
+			c.begun, read.Begins = true, true
+			read.Trimmed = !c.last.IsZero() && aws.ToString(records[0].SequenceNumber) != c.last.Sequence
+		}
 		read.Records = make([]Record, 0, len(records))
 	}
 	for i := range records {

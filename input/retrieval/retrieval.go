@@ -70,6 +70,9 @@ type Read struct {
 	Records []Record
 	// MillisBehindLatest is -1 when Kinesis did not tell.
 	MillisBehindLatest int64
+	// Begins is set with the first records of a Reader. Trimmed tells, then, that the record which the Reader was to start
+	// behind was not there any more, so that records behind it may be gone too.
+	Begins, Trimmed bool
 	// OutOfRange counts user records of aggregated records that were left out, because their hash lies outside the
 	// shard: their producer packed them by a map of the shards that was out of date.
 	OutOfRange int

@@ -53,14 +53,14 @@ var lastNumber atomic.Uint64
 // Attempt is one handing out of a batch of one shard.
 type Attempt struct {
 	number uint64
-	shard  string
-	fence  *Fence
+	run    *Run
 
 	mu struct {
 		sync.Mutex
 		state  State
 		output any  // the pulsar output that saw this attempt
 		shared bool // more than one did: their marks prove nothing
+		exact  bool // see Exact
 	}
 	// records[i].outcome is guarded by mu. A slice per attempt: its elements' addresses travel in the metadata.
 	records []RecordID
@@ -68,9 +68,11 @@ type Attempt struct {
 
 // RecordID names one record of one attempt. A pointer to it travels in the record's metadata under RecordIDKey.
 type RecordID struct {
-	attempt *Attempt
-	index   int
-	outcome Outcome
+	attempt      *Attempt
+	index        int
+	ordinal      int64
+	partitionKey string
+	outcome      Outcome
 }
 
 // Outcome is what the output told of a record.
@@ -87,17 +89,16 @@ type Outcome struct {
 	Key    string
 }
 
-// New begins an attempt of n records of a shard, under the fence of the shard's run.
+// New begins an attempt of n records of a shard that makes up a run of its own.
 func New(shard string, fence *Fence, n int) *Attempt {
-	a := &Attempt{number: lastNumber.Add(1), shard: shard, fence: fence, records: make([]RecordID, n)}
-	for i := range a.records {
-		a.records[i].attempt, a.records[i].index = a, i
-	}
-	return a
+	return NewRun(shard, fence, nil).Attempt(n, func(i int) Origin { return Origin{Ordinal: int64(i)} })
 }
 
+// Run is the run of the shard that the attempt belongs to.
+func (a *Attempt) Run() *Run { return a.run }
+
 // Shard names the shard whose records these are.
-func (a *Attempt) Shard() string { return a.shard }
+func (a *Attempt) Shard() string { return a.run.shard }
 
 // Len is the number of records handed out in the attempt.
 func (a *Attempt) Len() int { return len(a.records) }
@@ -111,9 +112,15 @@ func (id *RecordID) Attempt() *Attempt { return id.attempt }
 // Index is the record's place in its attempt, from 0.
 func (id *RecordID) Index() int { return id.index }
 
+// Ordinal is the record's place in its run, from 0, in stream order.
+func (id *RecordID) Ordinal() int64 { return id.ordinal }
+
+// PartitionKey is the one that Kinesis has of the record.
+func (id *RecordID) PartitionKey() string { return id.partitionKey }
+
 // String is what a user sees who prints all metadata of a message.
 func (id *RecordID) String() string {
-	return fmt.Sprintf("%s/%d/%d", id.attempt.shard, id.attempt.number, id.index)
+	return fmt.Sprintf("%s/%d/%d", id.attempt.run.shard, id.attempt.number, id.index)
 }
 
 // MarshalText keeps processors that turn all metadata into JSON working.
@@ -158,10 +165,10 @@ func Begin(output any, attempts ...*Attempt) (end func(), err error) {
 		case Acked:
 			// A buffer acked early. Refusing would lose the records; the fence does not matter any more.
 		case Failed:
-			err = fmt.Errorf("sending batch of %s: %w", a.shard, ErrStale)
+			err = fmt.Errorf("sending batch of %s: %w", a.run.shard, ErrStale)
 		default:
-			if !a.fence.Open() {
-				err = fmt.Errorf("sending batch of %s: %w", a.shard, ErrFenced)
+			if !a.run.fence.Open() {
+				err = fmt.Errorf("sending batch of %s: %w", a.run.shard, ErrFenced)
 			}
 		}
 	}
@@ -187,6 +194,10 @@ func (id *RecordID) Entered(key string) {
 // Skipped notes that a message of the record reached the output, but will not be sent in this call. It keeps a copy
 // that was sent from speaking for one that was not. Only between Begin and its end.
 func (id *RecordID) Skipped() { id.outcome.Entered++ }
+
+// Exact notes that the output sends the records with their numbers: one that Pulsar has confirmed must not be sent again,
+// and nothing behind one that failed was stored. Only between Begin and its end.
+func (a *Attempt) Exact() { a.mu.exact = true }
 
 // Confirm notes that Pulsar confirmed a message of the record. After the ack it does nothing.
 func (id *RecordID) Confirm() {
@@ -255,6 +266,9 @@ func (a *Attempt) Done(failed bool) bool {
 // never reached the output. When the output's keys show that a mapping changes them, nobody knows that record's key,
 // and everything behind it is replayed.
 //
+// Of records that were sent with their numbers only the undelivered ones come back, in stream order: Pulsar would drop
+// the others, and would drop them all if a number above were repeated first.
+//
 // Call it after Done(true): outcomes no longer change then.
 func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefused bool) {
 	a.mu.Lock()
@@ -277,7 +291,7 @@ func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefuse
 		}
 		delivered := !a.mu.shared && o.Entered > 0 && o.Confirmed == o.Entered
 		_, tail := failedKeys[key]
-		if delivered && !tail && !anyKey {
+		if delivered && (a.mu.exact || !tail && !anyKey) {
 			continue
 		}
 		replay = append(replay, i)
