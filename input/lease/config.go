@@ -139,6 +139,9 @@ func (a *acquisitions) isOwn(acquisition string) bool {
 	return strings.HasPrefix(acquisition, a.prefix)
 }
 
+// acquisitionFor makes the name of a run for another worker, to whom a lease is given.
+func acquisitionFor(worker string) string { return worker + "#" + rand.Text()[:12] + ".g" }
+
 type silence struct{}
 
 func (silence) Debugf(string, ...any) {}

@@ -36,6 +36,7 @@ type Held struct {
 	over      chan struct{} // closed when the actor is through, with the release if there is one
 	wake      chan struct{} // holds one token: there is a new position
 	releasing chan struct{} // closed by the first Release
+	announced chan struct{} // closed when the handler has been told of the run
 
 	mu struct {
 		sync.Mutex
@@ -54,6 +55,8 @@ type Held struct {
 	stamps    stamps
 	failures  int
 	lastWrite time.Duration
+	hand      handover
+	giveAt    time.Duration // not before: a hand-over has just failed
 }
 
 // Lease returns the lease as it was when it was taken: the run starts from its Checkpoint.
@@ -165,7 +168,7 @@ func newHeld(m *Manager, l Lease, stamp time.Duration) *Held {
 		m: m, lease: l,
 		fence: attempt.NewFence(m.cfg.Clock, stamp+m.cfg.life()),
 		lost:  make(chan struct{}), over: make(chan struct{}),
-		wake: make(chan struct{}, 1), releasing: make(chan struct{}),
+		wake: make(chan struct{}, 1), releasing: make(chan struct{}), announced: make(chan struct{}),
 		own:       ownership{key: l.Key, worker: l.Owner, acquisition: l.Acquisition, counter: l.Counter},
 		lastWrite: stamp,
 	}
@@ -202,10 +205,22 @@ func (h *Held) keep(ctx context.Context) ending {
 		if !h.fence.Open() {
 			return h.end(ending{cause: ErrFenced})
 		}
+		again, e := h.advance(ctx)
+		if e != nil {
+			return h.end(*e)
+		}
 		until := min(due, h.fence.Deadline())
-		if h.failures == 0 && h.numberingWanted() {
-			until = min(until, cfg.Clock()) // a batch waits for it
-		} else if cfg.CheckpointInterval > 0 && h.failures == 0 && !h.unwritten().position.IsZero() {
+		switch {
+		case h.isGiving():
+			// No renewal may move the counter under a hand-over that got no answer.
+			until = min(again, h.fence.Deadline())
+		case h.failures == 0 && (h.hand.isUrgent() || h.numberingWanted()):
+			until = cfg.Clock() // somebody waits for it
+		case again != 0:
+			until = min(until, again)
+		}
+		// While somebody asks, the counter is the clock of the ask (r4.2), so nothing else may move it faster.
+		if cfg.CheckpointInterval > 0 && h.failures == 0 && h.hand.asker == "" && !h.unwritten().position.IsZero() {
 			until = min(until, h.lastWrite+cfg.CheckpointInterval)
 		}
 		if wait := until - cfg.Clock(); wait > 0 {
@@ -217,6 +232,9 @@ func (h *Held) keep(ctx context.Context) ending {
 			case <-h.wake:
 			case <-timer.C:
 			}
+			continue
+		}
+		if h.isGiving() {
 			continue
 		}
 		next, e := h.renew(ctx)
@@ -253,7 +271,7 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	if timeout <= 0 {
 		return sent, nil // the loop sees the fence closed
 	}
-	a, err := h.m.try(ctx, timeout, keepUpdate(h.own, h.unwritten()))
+	a, err := h.m.try(ctx, timeout, keepUpdate(h.own, h.unwritten(), h.hand.phase == phaseRefuse))
 	if err != nil {
 		if !isRefused(err) {
 			h.stamps.unanswered(sent)
@@ -270,10 +288,17 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	if a.failed && judgeKeep(h.own.worker, h.own.acquisition, a.lease, a.found) == verdictLost {
 		return 0, lostTo(a)
 	}
+	if a.failed && a.lease.Counter == h.own.counter {
+		// None of our tries has won: the lease is ours, but a hand-over of KCL 3.x has begun since. Renewed is nothing.
+		h.adopt(a.lease)
+		h.follow(a.lease)
+		return sent, nil
+	}
 	// One of our tries has won; which one, and so what is stored now, only the item knows.
 	h.failures = 0
 	h.lastWrite = sent
 	h.adopt(a.lease)
+	h.follow(a.lease)
 	if !h.fence.Extend(h.stamps.settle(sent) + cfg.life()) {
 		return 0, &ending{cause: ErrFenced}
 	}
@@ -284,9 +309,9 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	return h.due(cfg.jitter(cfg.Failover / 3)), nil
 }
 
-// adopt takes counter and checkpoint from the item.
+// adopt takes counter, checkpoint and owners from the item.
 func (h *Held) adopt(l Lease) {
-	h.own.counter = l.Counter
+	h.own = h.own.of(l)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.stored = l.Checkpoint
@@ -322,7 +347,7 @@ func (h *Held) end(e ending) ending {
 
 // release gives the lease up after the run has ended. It returns how the lease looks then.
 func (h *Held) release(ctx context.Context) (l Lease, found bool, err error) {
-	l, found, err = h.m.release(ctx, h.own, h.unwritten, h.adopt)
+	l, found, err = h.m.release(ctx, h.own, h.hand.giveTo(), h.unwritten, h.adopt)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil && found {

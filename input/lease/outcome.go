@@ -15,12 +15,27 @@ const (
 	verdictDone
 	// verdictAgain: the lease is still ours with another counter; send the write again on that.
 	verdictAgain
+	// verdictWithdrawn: the lease is still ours, and the worker that asked for it does so no more.
+	verdictWithdrawn
 )
 
-// judgeKeep judges a failed renewal of the run named by acquisition. Done means that one of our tries has won, not
-// necessarily this one: counter and checkpoint have to be taken from the item.
+// stillOwns tells whether the run named by acquisition still has the lease: as its owner, or as the one who must finish
+// before a hand-over of KCL 3.x is complete (r8.4).
+func stillOwns(worker, acquisition string, item Lease, found bool) bool {
+	if !found || item.Acquisition != acquisition {
+		return false
+	}
+	if item.CheckpointOwner != "" {
+		return item.CheckpointOwner == worker
+	}
+	return item.Owner == worker
+}
+
+// judgeKeep judges a failed renewal of the run named by acquisition. Done means that the lease is still the run's: one
+// of our tries has won, not necessarily this one, or KCL 3.x has begun a hand-over without moving the counter. Counter,
+// checkpoint and owners have to be taken from the item.
 func judgeKeep(worker, acquisition string, item Lease, found bool) verdict {
-	if found && item.Owner == worker && item.Acquisition == acquisition {
+	if stillOwns(worker, acquisition, item, found) {
 		return verdictDone
 	}
 	return verdictLost
@@ -46,12 +61,77 @@ func judgeTake(worker, acquisition, previous string, item Lease, found bool) ver
 // as good).
 func judgeRelease(worker, acquisition string, item Lease, found bool) verdict {
 	switch {
-	case !found || item.Acquisition != acquisition:
-		return verdictLost
-	case item.Owner == "":
+	case stillOwns(worker, acquisition, item, found):
+		return verdictAgain
+	case found && item.Acquisition == acquisition && item.Owner == "":
 		return verdictDone
-	case item.Owner == worker:
+	}
+	return verdictLost
+}
+
+// judgeGive judges a failed hand-over from the run named by acquisition to the asker's named by given. Done does not ask
+// who owns the lease now: only our write can have brought that acquisition there, whatever has happened since. Again
+// means that the ask still stands; withdrawn, that the lease is ours and that nobody is to get it.
+func judgeGive(worker, acquisition, asker, given string, item Lease, found bool) verdict {
+	switch {
+	case found && item.Acquisition == given:
+		return verdictDone
+	case !stillOwns(worker, acquisition, item, found):
+		return verdictLost
+	case item.CheckpointOwner == "" && item.Ask == asker:
+		return verdictAgain
+	}
+	return verdictWithdrawn
+}
+
+// judgeAsk judges a failed ask of the worker. Again means that the lease has moved on since it was seen, and that it can
+// be asked for as it is now.
+func judgeAsk(worker string, item Lease, found bool) verdict {
+	switch {
+	case !found || !item.IsOurs() || item.Owner == worker || item.CheckpointOwner != "" || item.Ended():
+		return verdictLost
+	case item.Ask == worker && item.AskAt >= item.Counter-askCounters:
+		return verdictDone
+	case item.Ask == "" || item.AskAt < item.Counter-askCounters:
 		return verdictAgain
 	}
 	return verdictLost
+}
+
+// askValidity is by how many renewals an ask may be older than the one that shows it first (r4.2).
+const askValidity = 3
+
+// isAskValid tells whether the ask on a lease is worth a hand-over, when its owner sees it first: an older one was made
+// by a worker that has given up since, or has died.
+func isAskValid(l Lease) bool {
+	return l.Ask != "" && l.Ask != l.Owner && l.AskAt >= l.Counter-askValidity && l.CheckpointOwner == ""
+}
+
+// standing is what the look at a lease tells the worker that asked for it.
+type standing int
+
+const (
+	standingWaits   standing = iota // the ask stands, or has not arrived yet
+	standingGiven                   // the lease is the asker's: it has to be adopted
+	standingRefused                 // it is still the owner's, and the ask is gone
+	standingOver                    // somebody else has it, or nobody, or it is gone
+)
+
+// judgeStanding tells the asker how a lease stands that it asked for when it looked like asked. The look may be a stale
+// one: it says that the ask is gone only if it shows a renewal that came after the ask. The same holds for an ask that
+// got no answer: it may arrive until that renewal, and not any more after it.
+func judgeStanding(worker string, asked, item Lease, found bool) standing {
+	switch {
+	case !found:
+		return standingOver
+	case item.Counter < asked.Counter: // read before the ask
+		return standingWaits
+	case item.Owner == worker && item.IsOurs() && item.CheckpointOwner == "":
+		return standingGiven
+	case item.Owner != asked.Owner || item.Acquisition != asked.Acquisition || item.CheckpointOwner != "":
+		return standingOver
+	case item.Ask == worker || item.Counter <= asked.Counter:
+		return standingWaits
+	}
+	return standingRefused
 }

@@ -326,6 +326,12 @@ func isRefused(err error) bool {
 	return errors.As(err, &api) && api.ErrorFault() == smithy.FaultClient
 }
 
+// isNoTable tells whether the table is not there.
+func isNoTable(err error) bool {
+	var missing *types.ResourceNotFoundException
+	return errors.As(err, &missing)
+}
+
 // isThrottle tells whether DynamoDB asks to go slower.
 func isThrottle(err error) bool {
 	var api smithy.APIError

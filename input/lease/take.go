@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -84,38 +83,6 @@ func (m *Manager) giveUp(ctx context.Context, seen Lease, acquisition string, un
 		}
 	}
 	return ending{cause: errGaveUp}
-}
-
-// release writes until the table has confirmed that the lease is not this run's any more. rest gives what is still
-// unwritten, adopted is told of what earlier tries turn out to have stored; both belong to the run.
-func (m *Manager) release(ctx context.Context, own ownership, rest func() bracket, adopted func(Lease)) (l Lease, found bool, err error) {
-	giveUp := m.cfg.Clock() + m.cfg.Failover // by then it is free without us
-	for failures := 0; ; {
-		remaining := giveUp - m.cfg.Clock()
-		if err := ctx.Err(); err != nil {
-			return Lease{}, false, fmt.Errorf("releasing lease %s: %w", own.key, context.Cause(ctx))
-		}
-		if remaining <= 0 {
-			return Lease{}, false, fmt.Errorf("releasing lease %s: %w", own.key, err)
-		}
-		var a answer
-		a, err = m.try(ctx, min(m.cfg.tryTimeout(), remaining), releaseUpdate(own, rest()))
-		if err != nil {
-			failures++
-			if serr := sleep(ctx, m.cfg.pause(err, failures, remaining)); serr != nil {
-				return Lease{}, false, fmt.Errorf("releasing lease %s: %w; last try: %w", own.key, serr, err)
-			}
-			continue
-		}
-		if a.failed && judgeRelease(own.worker, own.acquisition, a.lease, a.found) == verdictAgain && a.lease.Counter != own.counter {
-			// A late renewal was done first, with the position it carried.
-			own.counter = a.lease.Counter
-			adopted(a.lease)
-			continue
-		}
-		// Released, or somebody else's, or gone: nothing is left to give up.
-		return a.lease, a.found, nil
-	}
 }
 
 // wait pauses a take; closing and the end of ctx cut it short.

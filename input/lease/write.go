@@ -36,7 +36,12 @@ func (u *update) value(placeholder string, v types.AttributeValue) string {
 	return placeholder
 }
 
+// set sets an attribute; a second call for the same attribute replaces the value, since DynamoDB refuses two.
 func (u *update) set(attr string, v types.AttributeValue) {
+	if _, again := u.values[":new_"+attr]; again {
+		u.values[":new_"+attr] = v
+		return
+	}
 	u.sets = append(u.sets, u.name(attr)+" = "+u.value(":new_"+attr, v))
 }
 
@@ -102,6 +107,18 @@ func (u *update) input(table string) *dynamodb.UpdateItemInput {
 type ownership struct {
 	key, worker, acquisition string
 	counter                  int64
+	// next is the worker that a leader of KCL 3.x wants to have the lease (r8.4): it stands in leaseOwner already, and the
+	// worker in checkpointOwner, which still makes it the owner. "" = no such hand-over.
+	next string
+}
+
+// of returns what the owner's next write is conditional on, given the item as its last answer showed it.
+func (o ownership) of(l Lease) ownership {
+	o.counter, o.next = l.Counter, ""
+	if l.CheckpointOwner == o.worker {
+		o.next = l.Owner
+	}
+	return o
 }
 
 // bracket is what an owner's write stores beside the counter: a checkpoint with all that goes with one, or only the
@@ -116,7 +133,12 @@ func ownerUpdate(o ownership, b bracket) *update {
 	position := b.position
 	u := newUpdate(o.key)
 	u.ifEqual(attrCounter, number(o.counter))
-	u.ifEqual(attrOwner, text(o.worker))
+	if o.next == "" {
+		u.ifEqual(attrOwner, text(o.worker))
+	} else {
+		u.ifEqual(attrCheckpointOwner, text(o.worker))
+		u.ifEqual(attrOwner, text(o.next))
+	}
 	u.ifEqual(attrAcquisition, text(o.acquisition))
 	u.set(attrCounter, number(o.counter+1))
 	if !position.IsZero() {
@@ -131,16 +153,74 @@ func ownerUpdate(o ownership, b bracket) *update {
 	return u
 }
 
-// keepUpdate renews a lease and stores a position with it, if there is one.
-func keepUpdate(o ownership, b bracket) *update {
-	return ownerUpdate(o, b)
+// keepUpdate renews a lease and stores what is to be stored with it, if anything. With refuse it takes away whoever asks
+// for the lease (r4.2), who sees so that it will not come.
+func keepUpdate(o ownership, rest bracket, refuse bool) *update {
+	u := ownerUpdate(o, rest)
+	if refuse {
+		u.remove(attrAsk, attrAskAt)
+	}
+	return u
 }
 
-// releaseUpdate stores the last position and leaves the lease to whoever wants it (r4.7). The acquisition stays behind,
-// by which a lost answer is recognised.
-func releaseUpdate(o ownership, b bracket) *update {
-	u := ownerUpdate(o, b)
-	u.remove(attrOwner, attrAsk, attrAskAt)
+// releaseUpdate stores what is unwritten and leaves the lease to whoever wants it (r4.7). The acquisition stays behind,
+// by which a lost answer is recognised. In a hand-over of KCL 3.x it is the last write of that (r8.4): the next owner
+// stands there already and begins when checkpointOwner is gone.
+func releaseUpdate(o ownership, rest bracket) *update {
+	u := ownerUpdate(o, rest)
+	if o.next == "" {
+		u.remove(attrOwner)
+	} else {
+		u.remove(attrCheckpointOwner)
+	}
+	u.remove(attrAsk, attrAskAt)
+	return u
+}
+
+// giveUpdate stores what is unwritten and makes the asker the owner, in one write (r4.4): before it the lease is ours,
+// after it the asker's, and between the two nobody can come. The acquisition is one made for the asker, by which both
+// recognise the write when its answer is lost.
+func giveUpdate(o ownership, rest bracket, asker, acquisition string) *update {
+	u := ownerUpdate(o, rest)
+	u.ifEqual(attrAsk, text(asker))
+	u.set(attrOwner, text(asker))
+	u.set(attrAcquisition, text(acquisition))
+	u.set(attrSwitches, number(1))
+	u.remove(attrAsk, attrAskAt)
+	return u
+}
+
+// adoptUpdate is the first renewal of a lease that was given to us (r4.5). It says how long we believe in it: by the
+// giver's failover time, if that is shorter, others would take the lease before our fence closes.
+func adoptUpdate(o ownership, failover time.Duration) *update {
+	u := ownerUpdate(o, bracket{})
+	u.set(attrFailover, number(failover.Milliseconds()))
+	return u
+}
+
+// askCounters is by how many renewals an ask is out of date: its asker has given up by then, so that another may ask.
+const askCounters = 6
+
+// askUpdate asks the owner of a lease, who must be one of ours, to hand it over (r4.1). The counter is left alone, and
+// serves as the clock of the ask.
+func askUpdate(seen Lease, worker string) *update {
+	u := newUpdate(seen.Key)
+	u.ifEqual(attrCounter, number(seen.Counter))
+	u.ifEqual(attrOwner, text(seen.Owner))
+	u.ifEqual(attrAcquisition, text(seen.Acquisition))
+	u.conditions = append(u.conditions,
+		"(attribute_not_exists("+u.name(attrAsk)+") OR "+u.name(attrAskAt)+" < "+u.value(":stale_"+attrAskAt, number(seen.Counter-askCounters))+")")
+	u.set(attrAsk, text(worker))
+	u.set(attrAskAt, number(seen.Counter))
+	return u
+}
+
+// withdrawUpdate takes an ask back, unless the lease has been given meanwhile (r4.5).
+func withdrawUpdate(asked Lease, worker string) *update {
+	u := newUpdate(asked.Key)
+	u.ifEqual(attrAsk, text(worker))
+	u.ifEqual(attrOwner, text(asked.Owner))
+	u.remove(attrAsk, attrAskAt)
 	return u
 }
 
