@@ -3,6 +3,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,16 +17,40 @@ func (m *Manager) handle(events []event) {
 		case e.scan != nil:
 			m.handleScan(e.scan, now)
 		case e.acquired != nil:
-			m.starting--
+			m.noLongerOnItsWay(e.key, e.way)
+			m.busy[e.key] = true
 			m.took = append(m.took, e.key)
 			m.handler.Acquired(e.acquired)
+			close(e.acquired.announced)
+			m.count(func(s *Stats) {
+				if e.way == wayTake {
+					s.Taken++
+				} else {
+					s.Received++
+				}
+			})
+		case e.asked != nil:
+			delete(m.giving, e.key)
+			m.pending[e.key] = *e.asked
+		case e.settled:
+			delete(m.giving, e.key)
+			delete(m.pending, e.key)
 		case e.ended != nil:
 			delete(m.busy, e.key)
-			if e.notTaken {
-				m.starting--
+			delete(m.giving, e.key)
+			delete(m.pending, e.key)
+			m.noLongerOnItsWay(e.key, e.way)
+			if e.way == wayAsk {
+				m.handleEndOfAsk(e.key, e.ended, now)
+				continue
 			}
 			m.handleEnd(e.key, e.ended, now)
+			if e.ran {
+				m.count(func(s *Stats) { s.ended(e.ended.cause) })
+			}
 			switch {
+			case e.ran && errors.Is(e.ended.cause, ErrGiven):
+				m.given.add(e.key, now+m.cfg.Failover/3)
 			case e.ran && errors.Is(e.ended.cause, ErrLost):
 				m.lost.add(fmt.Sprintf("%s (%v)", e.key, e.ended.cause), now+m.cfg.Failover/3)
 			case errors.Is(e.ended.cause, ErrFenced):
@@ -40,10 +65,48 @@ func (m *Manager) handle(events []event) {
 		m.cfg.Log.Warnf("Stopped %d shards, whose leases could not be renewed within %s; they go on when the lease table answers again: %s",
 			len(keys), m.cfg.life(), shortList(keys))
 	}
+	if keys := m.given.due(now); keys != nil {
+		m.cfg.Log.Infof("Gave %d leases to workers that asked for them: %s", len(keys), shortList(keys))
+	}
 	if m.starting == 0 && len(m.took) > 0 {
 		m.cfg.Log.Infof("Took %d leases: %s", len(m.took), shortList(m.took))
 		m.took = nil
 	}
+}
+
+// noLongerOnItsWay forgets the actor that was to get the lease.
+func (m *Manager) noLongerOnItsWay(key string, by way) {
+	switch by {
+	case wayTake:
+		m.starting--
+	case wayAsk:
+		delete(m.asking, key)
+		delete(m.askedAt, key)
+	}
+}
+
+// handleEndOfAsk notes what became of an ask that brought no lease. Nobody's clock starts anew: an ask moves no counter,
+// and the owner may be dead.
+func (m *Manager) handleEndOfAsk(key string, e *ending, now time.Duration) {
+	o, ok := m.known[key]
+	switch {
+	case e.known && e.found && ok && e.lease.Counter == o.lease.Counter:
+		o.lease = e.lease
+	case e.known && e.found:
+		o = observation{lease: e.lease, seenAt: now, askAfter: o.askAfter}
+	case e.known:
+		delete(m.known, key)
+		return
+	case !ok:
+		return
+	}
+	if !e.known {
+		m.askedAt[key] = now
+	}
+	if !errors.Is(e.cause, errDropped) {
+		o = o.refused(m.cfg.Failover, now)
+	}
+	m.known[key] = o
 }
 
 // handleEnd notes how a lease looks that has no actor any more.
@@ -67,6 +130,11 @@ func (m *Manager) handleEnd(key string, e *ending, now time.Duration) {
 func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	m.scanning = false
 	period := scanPeriod(m.cfg.Failover, m.workers)
+	if isNoTable(s.err) {
+		m.missing++
+	} else {
+		m.missing = 0
+	}
 	if s.err != nil {
 		m.reads.fail(now, s.err)
 		if m.reads.warn() {
@@ -76,9 +144,18 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 		return
 	}
 	m.reads.ok()
+	if m.stoleAt == 0 {
+		m.stoleAt = now
+	}
 	m.scanned = true
 	m.nextScan = max(now, m.started+m.cfg.jitter(period))
 	m.known = observe(m.known, s.snapshot.Leases, s.at)
+	for _, l := range s.snapshot.Leases {
+		if a := m.asking[l.Key]; a != nil && m.mayNotLook.Load() {
+			a.tell(l)
+		}
+	}
+	maps.DeleteFunc(m.askedAt, func(_ string, at time.Duration) bool { return now-at > 2*m.cfg.Failover })
 	broken := map[string]bool{}
 	for _, b := range s.snapshot.Broken {
 		broken[b.Key] = true

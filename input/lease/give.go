@@ -15,6 +15,8 @@ type phase int
 const (
 	// phaseNone: nobody is to get the lease.
 	phaseNone phase = iota
+	// phaseAsked: somebody asks, and the manager has to decide.
+	phaseAsked
 	// phaseDrain: the run is draining; when that is done the lease is given.
 	phaseDrain
 	// phaseRefuse: the ask has to go, with the next renewal. Only when that has succeeded may a drained run go on.
@@ -61,22 +63,28 @@ func (h *Held) follow(l Lease) {
 	case l.CheckpointOwner != "":
 		h.m.noteBeside(l.Owner)
 		if o.phase != phaseKCL && h.isAnnounced() {
+			h.forgetAsk()
 			*o = handover{phase: phaseKCL, until: now + drainForKCL}
 			h.drain()
 		}
 	case l.Ask == "":
+		h.forgetAsk()
 		*o = handover{}
 		h.resume()
 	case l.Ask == o.asker && l.AskAt == o.askAt && o.phase != phaseWithdrawn:
-		// Judged already. A refusal was not done by this renewal, or a late one of the same ask was, so the ask goes with
-		// the next.
-	case !h.isAnnounced():
-		// The next renewal judges: a run must not be drained before its user has heard of it.
-	case isAskValid(l) && !h.isEnding() && h.m.shares.reserve(h.own.key, l.Ask, now):
-		*o = handover{phase: phaseDrain, asker: l.Ask, askAt: l.AskAt, until: now + h.m.cfg.Failover}
-		h.drain()
+		// Judged already, and once is enough: it may grow old while it is served.
+	case isAskValid(l) && !h.isEnding():
+		*o = handover{phase: phaseAsked, asker: l.Ask, askAt: l.AskAt}
+		h.m.post(event{key: h.own.key, asked: &askSeen{held: h, lease: l}})
 	default:
 		*o = handover{phase: phaseRefuse, asker: l.Ask, askAt: l.AskAt}
+	}
+}
+
+// forgetAsk tells the manager that the ask it knows of is settled, and that the lease stays.
+func (h *Held) forgetAsk() {
+	if h.hand.asker != "" {
+		h.m.post(event{key: h.own.key, settled: true})
 	}
 }
 
@@ -97,10 +105,32 @@ func (h *Held) resume() {
 	draining := h.mu.draining
 	h.mu.draining, h.mu.drained = false, false
 	h.mu.Unlock()
-	h.m.shares.keep(h.own.key)
 	if draining {
 		h.m.handler.Resume(h)
 	}
+}
+
+// answer is the manager's decision over an ask that the actor has told it of.
+func (h *Held) answer(ask Lease, grant bool) {
+	h.mu.Lock()
+	h.mu.answer = answerToAsk{asker: ask.Ask, askAt: ask.AskAt, given: true, grant: grant}
+	h.mu.Unlock()
+	h.poke()
+}
+
+// answerToAsk is such a decision.
+type answerToAsk struct {
+	asker        string
+	askAt        int64
+	given, grant bool
+}
+
+// answered returns the decision over the ask that stands, if there is one yet.
+func (h *Held) answered() (grant, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.mu.answer
+	return a.grant, a.given && a.asker == h.hand.asker && a.askAt == h.hand.askAt
 }
 
 func (h *Held) isDrained() bool {
@@ -133,6 +163,15 @@ func (h *Held) advance(ctx context.Context) (next time.Duration, e *ending) {
 	now := h.m.cfg.Clock()
 	late := now >= o.until
 	switch o.phase {
+	case phaseAsked:
+		switch grant, ok := h.answered(); {
+		case ok && grant:
+			o.phase, o.until = phaseDrain, now+h.m.cfg.Failover
+			h.drain()
+			return now, nil
+		case ok:
+			o.phase = phaseRefuse
+		}
 	case phaseDrain:
 		switch {
 		case h.isDrained():

@@ -45,6 +45,7 @@ type Held struct {
 		numbers           numbers
 		numbered          chan struct{} // closed and replaced when an epoch has been written
 		draining, drained bool          // a drain is wanted; everything that was handed out is confirmed
+		answer            answerToAsk
 		err               error
 		releaseCtx        context.Context
 		releaseErr        error
@@ -80,10 +81,7 @@ func (h *Held) Confirmed(p checkpoint.Position, records int64) {
 	}
 	h.mu.Unlock()
 	if newer && h.m.cfg.CheckpointInterval > 0 {
-		select {
-		case h.wake <- struct{}{}:
-		default:
-		}
+		h.poke()
 	}
 }
 
@@ -93,13 +91,15 @@ func (h *Held) Confirmed(p checkpoint.Position, records int64) {
 func (h *Held) Drained() {
 	h.mu.Lock()
 	h.mu.drained = h.mu.draining
-	drained := h.mu.drained
 	h.mu.Unlock()
-	if drained {
-		select {
-		case h.wake <- struct{}{}:
-		default:
-		}
+	h.poke()
+}
+
+// poke wakes the actor.
+func (h *Held) poke() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
 	}
 }
 

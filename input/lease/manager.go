@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,7 +34,8 @@ type Manager struct {
 	acquisitions *acquisitions
 	reads        health
 	writes       health
-	takeSlots    chan struct{}
+	asks         atomic.Int64  // under way
+	mayNotLook   atomic.Bool   // single leases may not be read: looked at by scans only
 	notify       chan struct{} // holds one token: there are events, or a scan is wanted
 
 	closing   chan struct{}   // closed by the first Close
@@ -50,15 +52,25 @@ type Manager struct {
 		cancelRun  context.CancelFunc
 		left       []*Held // runs that ended with Run, not released
 		unreleased []error
+		beside     string // the worker of KCL 3.x to which a lease was last assigned that is ours
+		stats      Stats
 	}
 
 	// The state of Run's goroutine.
 	known    map[string]observation
 	busy     map[string]bool // an actor takes, keeps or releases the lease
 	starting int             // takes without an outcome
+	asking   map[string]*asking
+	askedAt  map[string]time.Duration // when an ask for the lease ended of which it is not known whether it was answered
+	pending  map[string]askSeen       // asks of others that wait for a decision
+	giving   map[string]string        // leases that drain for another worker, and which
+	stoleAt  time.Duration
 	took     []string
 	lost     gathered
 	fenced   gathered
+	given    gathered
+	lacking  bool // warned of leases that nobody may take
+	missing  int  // scans in a row that found no table
 	scanning bool
 	scanned  bool // at least once
 	nextScan time.Duration
@@ -75,9 +87,27 @@ type event struct {
 
 	key      string
 	acquired *Held
-	ended    *ending // the lease has no actor any more
-	ran      bool    // ended: it had been held
-	notTaken bool    // ended: the take failed
+	asked    *askSeen // somebody asks for the lease
+	settled  bool     // nobody does any more, and the lease stays
+	ended    *ending  // the lease has no actor any more
+	ran      bool     // ended: it had been held
+	way      way      // acquired, or ended without having been held: how it was to become ours
+}
+
+// way is how a lease becomes ours.
+type way int
+
+const (
+	wayNone way = iota
+	wayTake
+	wayAsk   // asked for and given
+	wayAdopt // given, when it was not waited for any more
+)
+
+// askSeen is an ask for a lease that we hold, as its actor has seen it.
+type askSeen struct {
+	held  *Held
+	lease Lease
 }
 
 type scanResult struct {
@@ -94,15 +124,16 @@ func NewManager(cfg Config, handler Handler) (*Manager, error) {
 	return &Manager{
 		cfg: cfg, handler: handler, acquisitions: newAcquisitions(cfg.WorkerID),
 		reads: health{forget: 2 * cfg.Failover}, writes: health{forget: 2 * cfg.Failover},
-		takeSlots: make(chan struct{}, parallelTakes), notify: make(chan struct{}, 1),
+		notify:  make(chan struct{}, 1),
 		closing: make(chan struct{}), closeDone: make(chan struct{}),
 		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1,
+		asking: map[string]*asking{}, askedAt: map[string]time.Duration{}, pending: map[string]askSeen{}, giving: map[string]string{},
 	}, nil
 }
 
 // Run takes and keeps leases until ctx ends or Close is called, and returns when all its goroutines have ended. When ctx
 // ends the runs end without a release; a Close afterwards still releases the leases. Run can be called once. It returns
-// nil after Close, otherwise the cause of ctx.
+// nil after Close, ErrTableGone when the lease table is there no more, otherwise the cause of ctx.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -128,6 +159,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.nextScan = m.cfg.Clock()
 	for {
 		m.handle(m.drain())
+		if m.missing >= enoughMissing {
+			m.cfg.Log.Warnf("Lease table %s is gone; nothing is read until there is one again", m.cfg.Table.Name())
+			cancel()
+			return fmt.Errorf("keeping leases in table %s: %w", m.cfg.Table.Name(), ErrTableGone)
+		}
 		now := m.cfg.Clock()
 		if !m.scanning && (m.takeRescan() || now >= m.nextScan) {
 			m.startScan(scanCtx, now)
@@ -144,6 +180,13 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// ErrTableGone is returned when the lease table was deleted while it was in use. All runs have ended; what is to follow is
+// what a start does with a missing table.
+var ErrTableGone = errors.New("the lease table was deleted")
+
+// enoughMissing is how many scans in a row must find no table: a replica of DynamoDB's directory may lag.
+const enoughMissing = 2
 
 // Rescan asks for a consistent scan at once, e.g. after leases were created.
 func (m *Manager) Rescan() {
@@ -280,26 +323,59 @@ func (m *Manager) startScan(ctx context.Context, now time.Duration) {
 	})
 }
 
+// view is what a plan is made from.
+func (m *Manager) view(now time.Duration) view {
+	asked := make(map[string]bool, len(m.asking))
+	for key := range m.asking {
+		asked[key] = true
+	}
+	return view{
+		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
+		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, asked: asked, giving: m.giving,
+		takes: max(1, parallelTakes-m.starting), mayTake: m.cfg.MayTake, stoleAt: m.stoleAt, now: now,
+	}
+}
+
 // act makes a plan and starts what it says. It returns when to look again.
 func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duration) {
-	d := makePlan(m.known, view{
-		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
-		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, mayTake: m.cfg.MayTake, now: now,
-	})
+	m.decideAsks(now)
+	d := makePlan(m.known, m.view(now))
 	m.workers = d.workers
+	if d.stolen {
+		m.stoleAt = now
+	}
 	if d.foreign != nil && !m.foreign {
 		m.cfg.Log.Warnf("Taking no more leases: %v", CheckStream([]Lease{*d.foreign}, m.cfg.Stream))
 	}
 	m.foreign = d.foreign != nil
+	if d.leftover > 0 && !m.lacking {
+		m.cfg.Log.Warnf("%d leases have no owner, since this worker may hold no more than %d (maxLeasesForWorker) and no other comes for them; their shards are not read", d.leftover, m.cfg.MaxLeases)
+	}
+	m.lacking = d.leftover > 0
 	for _, l := range d.take {
+		if m.starting >= parallelTakes {
+			break // as soon as one of them has an outcome, there is another plan
+		}
 		m.busy[l.Key] = true
 		m.starting++
-		m.wg.Go(func() { m.actor(ctx, l) })
+		m.wg.Go(func() { m.actor(ctx, l.Key, wayTake, func() (*Held, ending) { return m.take(ctx, l) }) })
 	}
 	for _, l := range d.release {
 		m.busy[l.Key] = true
+		if at, asked := m.askedAt[l.Key]; asked && now-at < 2*m.cfg.Failover && l.IsOurs() && !m.acquisitions.isOwn(l.Acquisition) {
+			// It was given when we had given up waiting (r3.6).
+			delete(m.askedAt, l.Key)
+			m.wg.Go(func() { m.actor(ctx, l.Key, wayAdopt, func() (*Held, ending) { return m.adoptGiven(ctx, l) }) })
+			continue
+		}
 		m.wg.Go(func() { m.drop(ctx, l) })
 	}
+	for _, l := range d.ask {
+		if m.asking[l.Key] == nil && !m.busy[l.Key] {
+			m.startAsk(ctx, l)
+		}
+	}
+	m.publish(d)
 	next = now + m.cfg.Failover
 	if !m.scanning {
 		next = m.nextScan
@@ -307,7 +383,10 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	if d.next != 0 {
 		next = min(next, d.next)
 	}
-	for _, g := range []*gathered{&m.lost, &m.fenced} {
+	if at := m.dropExpiredAsks(now); at != 0 {
+		next = min(next, at)
+	}
+	for _, g := range []*gathered{&m.lost, &m.fenced, &m.given} {
 		if len(g.keys) > 0 {
 			next = min(next, g.at)
 		}
@@ -315,45 +394,95 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	return next
 }
 
+// decideAsks answers the asks for our leases.
+func (m *Manager) decideAsks(now time.Duration) {
+	if len(m.pending) == 0 {
+		return
+	}
+	asked := make([]Lease, 0, len(m.pending))
+	for _, a := range m.pending {
+		asked = append(asked, a.lease)
+	}
+	grant, refuse := judgeAsks(m.known, m.view(now), asked)
+	for _, l := range grant {
+		m.giving[l.Key] = l.Ask
+		m.pending[l.Key].held.answer(l, true)
+	}
+	for _, l := range refuse {
+		m.pending[l.Key].held.answer(l, false)
+	}
+	clear(m.pending)
+}
+
+func (m *Manager) startAsk(ctx context.Context, l Lease) {
+	askCtx, cancel := context.WithCancel(ctx)
+	a := &asking{cancel: cancel, news: make(chan Lease, 1)}
+	m.asking[l.Key] = a
+	m.asks.Add(1)
+	m.wg.Go(func() {
+		defer cancel()
+		m.actor(ctx, l.Key, wayAsk, func() (*Held, ending) {
+			defer m.asks.Add(-1)
+			return m.ask(ctx, askCtx, a.news, l)
+		})
+	})
+}
+
+// dropExpiredAsks ends the asks whose leases their owners have lost: those are there to be taken. It returns when the
+// next one may expire, 0 = none.
+func (m *Manager) dropExpiredAsks(now time.Duration) (next time.Duration) {
+	for key, a := range m.asking {
+		o, ok := m.known[key]
+		switch {
+		case !ok || !o.confirmed || o.tried:
+		case o.isExpired(m.cfg.Failover, now):
+			a.cancel()
+		default:
+			if at := o.seenAt + patience(o.lease, m.cfg.Failover) + 1; next == 0 || at < next {
+				next = at
+			}
+		}
+	}
+	return next
+}
+
 // actor is the one goroutine that writes as the owner of a lease.
-func (m *Manager) actor(ctx context.Context, seen Lease) {
-	select {
-	case m.takeSlots <- struct{}{}:
-	case <-m.closing:
-		return
-	case <-ctx.Done():
-		return
-	}
-	h, e := m.take(ctx, seen)
-	<-m.takeSlots
+func (m *Manager) actor(ctx context.Context, key string, by way, become func() (*Held, ending)) {
+	h, e := become()
 	if h == nil {
-		m.post(event{key: seen.Key, ended: &e, notTaken: true})
+		m.post(event{key: key, ended: &e, way: by})
 		return
 	}
-	m.post(event{key: seen.Key, acquired: h})
+	m.post(event{key: key, acquired: h, way: by})
 	e = h.keep(ctx)
-	defer close(h.over)
 	switch {
 	case errors.Is(e.cause, ErrStopped):
 		m.leave(h)
-	case errors.Is(e.cause, ErrReleased):
-		e = m.finish(h, e)
+	case errors.Is(e.cause, ErrReleased), errors.Is(e.cause, ErrGiven) && !e.known:
+		e = m.finish(ctx, h, e)
 	}
-	m.post(event{key: seen.Key, ended: &e, ran: true})
+	close(h.over)
+	m.post(event{key: key, ended: &e, ran: true})
 }
 
 // finish is the release at the end of a run.
-func (m *Manager) finish(h *Held, e ending) ending {
+func (m *Manager) finish(ctx context.Context, h *Held, e ending) ending {
 	h.mu.Lock()
-	ctx := h.mu.releaseCtx
+	releaseCtx := h.mu.releaseCtx
 	h.mu.Unlock()
-	if ctx == nil {
+	switch {
+	case releaseCtx != nil:
+		ctx = releaseCtx
+	case m.isClosing():
 		ctx = m.closeCtx
 	}
 	l, found, err := h.release(ctx)
 	if err != nil {
-		if m.isClosing() {
+		switch {
+		case m.isClosing():
 			m.noteUnreleased(err)
+		case ctx.Err() != nil && releaseCtx == nil:
+			m.leave(h)
 		}
 		// It may be ours still. If it is, the next scan shows it.
 		return ending{cause: errors.Join(e.cause, errGaveUp)}

@@ -71,14 +71,14 @@ func TestTheEarliestUnansweredTryIsTheStamp(t *testing.T) {
 
 func TestKeepWritesTheBracketOnlyWithAPosition(t *testing.T) {
 	o := ownership{key: shard0, worker: "A", acquisition: "A#1", counter: 4}
-	bare := keepUpdate(o, bracket{}).input("t")
+	bare := keepUpdate(o, bracket{}, false).input("t")
 	if got := *bare.UpdateExpression; got != "SET #leaseCounter = :new_leaseCounter" {
 		t.Errorf("bare renewal: %s", got)
 	}
 	if got := *bare.ConditionExpression; got != "#leaseCounter = :is_leaseCounter AND #leaseOwner = :is_leaseOwner AND #kp_acq = :is_kp_acq" {
 		t.Errorf("condition: %s", got)
 	}
-	full := keepUpdate(o, bracket{position: checkpoint.Position{Sequence: "7", Sub: 2}}).input("t")
+	full := keepUpdate(o, bracket{position: checkpoint.Position{Sequence: "7", Sub: 2}}, false).input("t")
 	want := "SET #leaseCounter = :new_leaseCounter, #checkpoint = :new_checkpoint, #checkpointSubSequenceNumber = :new_checkpointSubSequenceNumber, " +
 		"#ownerSwitchesSinceCheckpoint = :new_ownerSwitchesSinceCheckpoint REMOVE #pendingCheckpoint, #pendingCheckpointSubSequenceNumber, #pendingCheckpointState"
 	if got := *full.UpdateExpression; got != want {

@@ -38,7 +38,9 @@ func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
 		sent := m.cfg.Clock()
 		timeout := min(m.cfg.tryTimeout(), giveUp-sent)
 		if timeout <= 0 || m.isClosing() || ctx.Err() != nil {
-			return nil, m.giveUp(ctx, seen, acquisition, s.open)
+			seen.Owner, seen.Acquisition = m.cfg.WorkerID, acquisition
+			seen.Counter++
+			return nil, m.giveUp(ctx, seen, s.open)
 		}
 		u := takeUpdate(seen, m.cfg.WorkerID, acquisition, m.cfg.Stream, m.cfg.Failover, anchor)
 		a, err := m.try(ctx, timeout, u)
@@ -68,13 +70,11 @@ func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
 	}
 }
 
-// giveUp ends a take without an answer. On the way out of the process a lease that may have become ours is released, or
-// left to Close; otherwise the next scan shows it, and it is taken again.
-func (m *Manager) giveUp(ctx context.Context, seen Lease, acquisition string, unsure bool) ending {
-	if unsure && (m.isClosing() || ctx.Err() != nil) {
-		seen.Owner, seen.Acquisition = m.cfg.WorkerID, acquisition
-		seen.Counter++
-		h := newHeld(m, seen, 0)
+// giveUp ends a take or an adoption without an answer. On the way out of the process a lease that is ours, or may have
+// become so as it is given here, is released, or left to Close; otherwise the next scan shows it, and it is taken again.
+func (m *Manager) giveUp(ctx context.Context, l Lease, perhapsOurs bool) ending {
+	if perhapsOurs && (m.isClosing() || ctx.Err() != nil) {
+		h := newHeld(m, l, 0)
 		h.fence.Close()
 		if !m.isClosing() {
 			m.leave(h)
@@ -85,7 +85,7 @@ func (m *Manager) giveUp(ctx context.Context, seen Lease, acquisition string, un
 	return ending{cause: errGaveUp}
 }
 
-// wait pauses a take; closing and the end of ctx cut it short.
+// wait pauses; closing and the end of ctx cut it short.
 func (m *Manager) wait(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,0 +1,71 @@
+package lease
+
+import "errors"
+
+// Stats tell how a manager stands and what it has done since Run began.
+type Stats struct {
+	// Held leases are kept by this worker; Draining of them are on their way to other workers.
+	Held, Draining int
+	// Asked leases are on their way to this worker, or refused yet.
+	Asked int
+	// Workers seem to be alive, this one included.
+	Workers int
+	// Leftover leases have no owner, since this worker may not hold more (MaxLeases) and nobody else has come for them.
+	Leftover int
+	// Beside names the worker of KCL 3.x that works on the table; "" = none is known. While there is one no lease is
+	// taken or asked for.
+	Beside string
+
+	// Runs that began: of leases taken, and of leases that were given to us.
+	Taken, Received int64
+	// Runs that ended: given to another worker, released, lost to somebody, not renewed in time.
+	Given, Released, Lost, Fenced int64
+}
+
+// ended counts the end of a run.
+func (s *Stats) ended(cause error) {
+	switch {
+	case errors.Is(cause, ErrGiven):
+		s.Given++
+	case errors.Is(cause, ErrReleased):
+		s.Released++
+	case errors.Is(cause, ErrLost):
+		s.Lost++
+	case errors.Is(cause, ErrFenced):
+		s.Fenced++
+	}
+}
+
+// Stats returns how the manager stands.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.mu.stats
+	s.Beside = m.mu.beside
+	return s
+}
+
+func (m *Manager) count(change func(*Stats)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(&m.mu.stats)
+}
+
+// publish tells the outside of a plan.
+func (m *Manager) publish(d decisions) {
+	m.count(func(s *Stats) {
+		s.Held, s.Draining, s.Asked = len(m.busy)-m.starting, len(m.giving), len(m.asking)
+		s.Workers, s.Leftover = d.workers, d.leftover
+	})
+}
+
+// noteBeside notes that KCL 3.x wants to give a lease of ours to the worker.
+func (m *Manager) noteBeside(worker string) {
+	m.mu.Lock()
+	told := m.mu.beside != ""
+	m.mu.beside = worker
+	m.mu.Unlock()
+	if !told {
+		m.cfg.Log.Warnf("KCL 3.x works on lease table %s too: its worker %s is to get a lease of ours. It gets the leases it wants; no others are taken by this worker", m.cfg.Table.Name(), worker)
+	}
+}
