@@ -33,7 +33,7 @@ type Held struct {
 	fence *attempt.Fence
 
 	lost      chan struct{} // closed when the run is over
-	over      chan struct{} // closed when the actor is through, with the release if there is one
+	over      chan struct{} // closed by the actor when the run's last write is done, if there is one
 	wake      chan struct{} // holds one token: there is a new position
 	releasing chan struct{} // closed by the first Release
 	announced chan struct{} // closed when the handler has been told of the run
@@ -298,10 +298,10 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	h.failures = 0
 	h.lastWrite = sent
 	h.adopt(a.lease)
-	h.follow(a.lease)
 	if !h.fence.Extend(h.stamps.settle(sent) + cfg.life()) {
 		return 0, &ending{cause: ErrFenced}
 	}
+	h.follow(a.lease)
 	if stale {
 		// The stamp is an old one, and perhaps an older position was stored: write on at once.
 		return sent, nil
@@ -340,14 +340,29 @@ func (h *Held) end(e ending) ending {
 		// As far as we know, it is still ours.
 		l := h.lease
 		l.Counter, l.Checkpoint = h.own.counter, h.Stored()
+		if h.own.next != "" {
+			l.Owner, l.CheckpointOwner = h.own.next, h.own.worker
+		}
 		e.lease, e.found = l, true
 	}
 	return e
 }
 
-// release gives the lease up after the run has ended. It returns how the lease looks then.
-func (h *Held) release(ctx context.Context) (l Lease, found bool, err error) {
-	l, found, err = h.m.release(ctx, h.own, h.hand.giveTo(), h.unwritten, h.adopt)
+// closeOver tells those who wait for the release that there is nothing to wait for any more.
+func (h *Held) closeOver() {
+	select {
+	case <-h.over:
+	default:
+		close(h.over)
+	}
+}
+
+// release does the last write after the run has ended. It returns how the lease looks then.
+func (h *Held) release(ctx context.Context, p parting) (l Lease, found bool, err error) {
+	l, found, err = h.m.release(ctx, h.own, p, h.unwritten, h.adopt)
+	if err == nil && found {
+		h.own = h.own.of(l)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil && found {
@@ -356,3 +371,6 @@ func (h *Held) release(ctx context.Context) (l Lease, found bool, err error) {
 	h.mu.releaseErr = err
 	return l, found, err
 }
+
+// parting is how the run leaves its lease.
+func (h *Held) parting() parting { return parting{asker: h.hand.giveTo()} }

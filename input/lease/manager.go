@@ -32,9 +32,12 @@ type Manager struct {
 	cfg          Config
 	handler      Handler
 	acquisitions *acquisitions
+	plan         func(map[string]observation, view) decisions                        // makePlan, but for tests
+	judge        func(map[string]observation, view, []Lease) (grant, refuse []Lease) // judgeAsks, but for tests
 	reads        health
 	writes       health
 	asks         atomic.Int64  // under way
+	kcl2         atomic.Bool   // a KCL 2.x worker lives beside us
 	mayNotLook   atomic.Bool   // single leases may not be read: looked at by scans only
 	notify       chan struct{} // holds one token: there are events, or a scan is wanted
 
@@ -124,7 +127,7 @@ func NewManager(cfg Config, handler Handler) (*Manager, error) {
 	return &Manager{
 		cfg: cfg, handler: handler, acquisitions: newAcquisitions(cfg.WorkerID),
 		reads: health{forget: 2 * cfg.Failover}, writes: health{forget: 2 * cfg.Failover},
-		notify:  make(chan struct{}, 1),
+		plan: makePlan, judge: judgeAsks, notify: make(chan struct{}, 1),
 		closing: make(chan struct{}), closeDone: make(chan struct{}),
 		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1,
 		asking: map[string]*asking{}, askedAt: map[string]time.Duration{}, pending: map[string]askSeen{}, giving: map[string]string{},
@@ -252,7 +255,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, h := range left {
 		wg.Go(func() {
-			if _, _, err := h.release(ctx); err != nil {
+			if _, _, err := h.release(ctx, h.parting()); err != nil {
 				m.noteUnreleased(err)
 			}
 		})
@@ -339,7 +342,7 @@ func (m *Manager) view(now time.Duration) view {
 // act makes a plan and starts what it says. It returns when to look again.
 func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duration) {
 	m.decideAsks(now)
-	d := makePlan(m.known, m.view(now))
+	d := m.plan(m.known, m.view(now))
 	m.workers = d.workers
 	if d.stolen {
 		m.stoleAt = now
@@ -403,7 +406,7 @@ func (m *Manager) decideAsks(now time.Duration) {
 	for _, a := range m.pending {
 		asked = append(asked, a.lease)
 	}
-	grant, refuse := judgeAsks(m.known, m.view(now), asked)
+	grant, refuse := m.judge(m.known, m.view(now), asked)
 	for _, l := range grant {
 		m.giving[l.Key] = l.Ask
 		m.pending[l.Key].held.answer(l, true)
@@ -461,28 +464,41 @@ func (m *Manager) actor(ctx context.Context, key string, by way, become func() (
 	case errors.Is(e.cause, ErrReleased), errors.Is(e.cause, ErrGiven) && !e.known:
 		e = m.finish(ctx, h, e)
 	}
-	close(h.over)
+	h.closeOver()
 	m.post(event{key: key, ended: &e, ran: true})
 }
 
-// finish is the release at the end of a run.
+// finish is what comes after the end of a run that did not lose its lease.
 func (m *Manager) finish(ctx context.Context, h *Held, e ending) ending {
 	h.mu.Lock()
 	releaseCtx := h.mu.releaseCtx
 	h.mu.Unlock()
+	writing := ctx
 	switch {
 	case releaseCtx != nil:
-		ctx = releaseCtx
+		writing = releaseCtx
 	case m.isClosing():
-		ctx = m.closeCtx
+		writing = m.closeCtx
 	}
-	l, found, err := h.release(ctx)
+	p := h.parting()
+	p.keep = h.isEnding() && m.kcl2.Load() && !m.isClosing()
+	e = m.part(writing, h, p, e)
+	if errors.Is(e.cause, errGaveUp) && ctx.Err() != nil && !m.isClosing() {
+		m.leave(h)
+	}
+	if p.keep && e.known && e.found && stillOwns(h.own.worker, h.own.acquisition, e.lease, e.found) {
+		h.closeOver()
+		e = h.retain(ctx)
+	}
+	return e
+}
+
+// part does the last write of a run.
+func (m *Manager) part(ctx context.Context, h *Held, p parting, e ending) ending {
+	l, found, err := h.release(ctx, p)
 	if err != nil {
-		switch {
-		case m.isClosing():
+		if m.isClosing() {
 			m.noteUnreleased(err)
-		case ctx.Err() != nil && releaseCtx == nil:
-			m.leave(h)
 		}
 		// It may be ours still. If it is, the next scan shows it.
 		return ending{cause: errors.Join(e.cause, errGaveUp)}

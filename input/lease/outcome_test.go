@@ -13,6 +13,8 @@ func TestWhatAFailedConditionMeans(t *testing.T) {
 	take := func(l Lease, found bool) verdict { return judgeTake(me, acq, "", l, found) }
 	retake := func(l Lease, found bool) verdict { return judgeTake(me, acq, old, l, found) }
 	release := func(l Lease, found bool) verdict { return judgeRelease(me, acq, l, found) }
+	give := func(l Lease, found bool) verdict { return judgeGive(me, acq, "B", "B#given", l, found) }
+	ask := func(l Lease, found bool) verdict { return judgeAsk(me, l, found) }
 	for _, c := range []struct {
 		story  string
 		judge  func(Lease, bool) verdict
@@ -23,7 +25,9 @@ func TestWhatAFailedConditionMeans(t *testing.T) {
 		{"an earlier renewal of the run won", keep, Lease{Owner: me, Acquisition: acq}, false, verdictDone},
 		{"renewed away by another of ours", keep, Lease{Owner: "B", Acquisition: "B#1"}, false, verdictLost},
 		{"stolen by KCL, which leaves our acquisition", keep, Lease{Owner: "K", Acquisition: acq}, false, verdictLost},
-		{"handed over by KCL 3.x", keep, Lease{Owner: "K", CheckpointOwner: me, Acquisition: acq}, false, verdictLost},
+		{"r8.4: KCL 3.x wants it handed over", keep, Lease{Owner: "K", CheckpointOwner: me, Acquisition: acq}, false, verdictDone},
+		{"r8.4: and it has been", keep, Lease{Owner: "K", Acquisition: acq}, false, verdictLost},
+		{"r8.4: KCL 3.x hands it over between others", keep, Lease{Owner: me, CheckpointOwner: "K", Acquisition: acq}, false, verdictLost},
 		{"a new run of our own", keep, Lease{Owner: me, Acquisition: "A#3"}, false, verdictLost},
 		{"put out by KCL", keep, Lease{Acquisition: acq}, false, verdictLost},
 		{"deleted", keep, Lease{}, true, verdictLost},
@@ -46,9 +50,79 @@ func TestWhatAFailedConditionMeans(t *testing.T) {
 		{"released, taken, released", release, Lease{Acquisition: "B#1"}, false, verdictLost},
 		{"released and taken by KCL", release, Lease{Owner: "K", Acquisition: acq}, false, verdictLost},
 		{"deleted", release, Lease{}, true, verdictLost},
+		{"r8.4: KCL 3.x began a hand-over before", release, Lease{Owner: "K", CheckpointOwner: me, Acquisition: acq}, false, verdictAgain},
+
+		{"r4.4: our hand-over was done", give, Lease{Owner: "B", Acquisition: "B#given"}, false, verdictDone},
+		{"r4.4: done, and released since", give, Lease{Acquisition: "B#given"}, false, verdictDone},
+		{"r4.4: done, and stolen by KCL since", give, Lease{Owner: "K", Acquisition: "B#given"}, false, verdictDone},
+		{"r4.4: a renewal of ours came before it", give, Lease{Owner: me, Acquisition: acq, Ask: "B"}, false, verdictAgain},
+		{"r4.4: withdrawn", give, Lease{Owner: me, Acquisition: acq}, false, verdictWithdrawn},
+		{"r4.4: withdrawn, and another asks", give, Lease{Owner: me, Acquisition: acq, Ask: "C"}, false, verdictWithdrawn},
+		{"r4.4: KCL 3.x has another plan", give, Lease{Owner: "K", CheckpointOwner: me, Acquisition: acq, Ask: "B"}, false, verdictWithdrawn},
+		{"r4.6: stolen by KCL before", give, Lease{Owner: "K", Acquisition: acq, Ask: "B"}, false, verdictLost},
+		{"r4.4: given by another run", give, Lease{Owner: "B", Acquisition: "B#other"}, false, verdictLost},
+		{"deleted", give, Lease{}, true, verdictLost},
+
+		{"r4.1: our ask was done", ask, Lease{Owner: "B", Acquisition: "B#1", Counter: 9, Ask: me, AskAt: 8}, false, verdictDone},
+		{"r4.1: the owner has renewed", ask, Lease{Owner: "B", Acquisition: "B#1", Counter: 9}, false, verdictAgain},
+		{"r4.1: another asks", ask, Lease{Owner: "B", Acquisition: "B#1", Counter: 9, Ask: "C", AskAt: 3}, false, verdictLost},
+		{"r4.1: another asked and gave up or died", ask, Lease{Owner: "B", Acquisition: "B#1", Counter: 10, Ask: "C", AskAt: 3}, false, verdictAgain},
+		{"r4.1: our own ask of long ago", ask, Lease{Owner: "B", Acquisition: "B#1", Counter: 10, Ask: me, AskAt: 3}, false, verdictAgain},
+		{"r4.1: KCL knows no asks", ask, Lease{Owner: "K", Acquisition: "B#1", Counter: 9}, false, verdictLost},
+		{"r4.1: nobody is there to answer", ask, Lease{Acquisition: "B#1", Counter: 9}, false, verdictLost},
+		{"r4.1: it has come to us", ask, Lease{Owner: me, Acquisition: me + "#1", Counter: 9}, false, verdictLost},
+		{"deleted", ask, Lease{}, true, verdictLost},
 	} {
 		if got := c.judge(c.lease, !c.absent); got != c.want {
 			t.Errorf("%s: verdict %d, want %d", c.story, got, c.want)
+		}
+	}
+}
+
+// r4.2: judged when first seen; the counter is the clock.
+func TestWhichAsksAreValid(t *testing.T) {
+	for _, c := range []struct {
+		story string
+		lease Lease
+		want  bool
+	}{
+		{"fresh", Lease{Owner: "A", Counter: 10, Ask: "B", AskAt: 9}, true},
+		{"two renewals of the owner got no answer", Lease{Owner: "A", Counter: 10, Ask: "B", AskAt: 7}, true},
+		{"old", Lease{Owner: "A", Counter: 10, Ask: "B", AskAt: 6}, false},
+		{"none", Lease{Owner: "A", Counter: 10, AskAt: 9}, false},
+		{"of the owner itself", Lease{Owner: "A", Counter: 10, Ask: "A", AskAt: 9}, false},
+		{"while KCL 3.x hands the lease over", Lease{Owner: "K", CheckpointOwner: "A", Counter: 10, Ask: "B", AskAt: 9}, false},
+	} {
+		if got := isAskValid(c.lease); got != c.want {
+			t.Errorf("%s: %v", c.story, got)
+		}
+	}
+}
+
+// r4.1, r4.5: what the asker concludes from a look, which may be a stale one.
+func TestHowALeaseStandsThatWasAskedFor(t *testing.T) {
+	asked := Lease{Owner: "A", Acquisition: "A#1", Counter: 10}
+	for _, c := range []struct {
+		story  string
+		lease  Lease
+		absent bool
+		want   standing
+	}{
+		{story: "the ask stands", lease: Lease{Owner: "A", Acquisition: "A#1", Counter: 12, Ask: "me"}, want: standingWaits},
+		{story: "it has not arrived yet", lease: Lease{Owner: "A", Acquisition: "A#1", Counter: 10}, want: standingWaits},
+		{story: "a look into the past", lease: Lease{Owner: "Z", Acquisition: "Z#1", Counter: 3}, want: standingWaits},
+		{story: "refused", lease: Lease{Owner: "A", Acquisition: "A#1", Counter: 11}, want: standingRefused},
+		{story: "an ask without an answer that cannot arrive any more", lease: Lease{Owner: "A", Acquisition: "A#1", Counter: 11, Ask: "C"}, want: standingRefused},
+		{story: "given", lease: Lease{Owner: "me", Acquisition: "me#g", Counter: 13}, want: standingGiven},
+		{story: "released", lease: Lease{Acquisition: "A#1", Counter: 13}, want: standingOver},
+		{story: "given to another", lease: Lease{Owner: "C", Acquisition: "C#g", Counter: 13}, want: standingOver},
+		{story: "taken again by the same worker", lease: Lease{Owner: "A", Acquisition: "A#2", Counter: 13}, want: standingOver},
+		{story: "stolen by KCL", lease: Lease{Owner: "K", Acquisition: "A#1", Counter: 13, Ask: "me"}, want: standingOver},
+		{story: "KCL 3.x hands it to somebody", lease: Lease{Owner: "K", CheckpointOwner: "A", Acquisition: "A#1", Counter: 12, Ask: "me"}, want: standingOver},
+		{story: "deleted", absent: true, want: standingOver},
+	} {
+		if got := judgeStanding("me", asked, c.lease, !c.absent); got != c.want {
+			t.Errorf("%s: %d, want %d", c.story, got, c.want)
 		}
 	}
 }

@@ -53,6 +53,7 @@ func (m *Manager) count(change func(*Stats)) {
 
 // publish tells the outside of a plan.
 func (m *Manager) publish(d decisions) {
+	m.kcl2.Store(d.kcl2)
 	m.count(func(s *Stats) {
 		s.Held, s.Draining, s.Asked = len(m.busy)-m.starting, len(m.giving), len(m.asking)
 		s.Workers, s.Leftover = d.workers, d.leftover

@@ -78,7 +78,7 @@ func (m *Manager) giveUp(ctx context.Context, l Lease, perhapsOurs bool) ending 
 		h.fence.Close()
 		if !m.isClosing() {
 			m.leave(h)
-		} else if _, _, err := h.release(m.closeCtx); err != nil {
+		} else if _, _, err := h.release(m.closeCtx, parting{}); err != nil {
 			m.noteUnreleased(err)
 		}
 	}

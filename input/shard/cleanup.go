@@ -7,10 +7,11 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 )
 
-// Cleanable returns the leases of ended shards that are of no use any more, by KCL's rule: nobody holds them, the
-// leases of their own parents are gone, and every child has a lease that shows that its reading has begun. As long as
-// a child has not begun, its parent's lease is what tells that the child is to be read from its beginning; and a lease
-// deleted too early would be made anew from the listing, and its shard read again behind its children.
+// Cleanable returns the leases of ended shards that are of no use any more, by KCL's rule: no worker of KCL holds them
+// (one of ours does so only to keep them from those), the leases of their own parents are gone, and every child has a
+// lease that shows that its reading has begun. As long as a child has not begun, its parent's lease is what tells that
+// the child is to be read from its beginning; and a lease deleted too early would be made anew from the listing, and its
+// shard read again behind its children.
 //
 // A shard that is listed no more, and that no listed shard or lease names as its parent, is garbage as well.
 func Cleanable(listed []Shard, leases map[string]lease.Lease) []lease.Lease {
@@ -31,7 +32,7 @@ func Cleanable(listed []Shard, leases map[string]lease.Lease) []lease.Lease {
 	}
 	var cleanable []lease.Lease
 	for _, l := range leases {
-		if !l.Ended() || l.Owner != "" || l.CheckpointOwner != "" {
+		if !l.Ended() || l.Owner != "" && !l.IsOurs() || l.CheckpointOwner != "" {
 			continue
 		}
 		if slices.ContainsFunc(l.Parents, func(p string) bool { _, has := leases[p]; return has }) {
