@@ -36,14 +36,14 @@ func (m *Manager) handle(events []event) {
 			delete(m.giving, e.key)
 			delete(m.pending, e.key)
 		case e.ended != nil:
-			delete(m.busy, e.key)
-			delete(m.giving, e.key)
-			delete(m.pending, e.key)
 			m.noLongerOnItsWay(e.key, e.way)
 			if e.way == wayAsk {
 				m.handleEndOfAsk(e.key, e.ended, now)
 				continue
 			}
+			delete(m.busy, e.key)
+			delete(m.giving, e.key)
+			delete(m.pending, e.key)
 			m.handleEnd(e.key, e.ended, now)
 			if e.ran {
 				m.count(func(s *Stats) { s.ended(e.ended.cause) })

@@ -359,11 +359,18 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 		if m.starting >= parallelTakes {
 			break // as soon as one of them has an outcome, there is another plan
 		}
+		if a := m.asking[l.Key]; a != nil {
+			a.cancel() // it has its actor; the plan after that one's end takes it
+			continue
+		}
 		m.busy[l.Key] = true
 		m.starting++
 		m.wg.Go(func() { m.actor(ctx, l.Key, wayTake, func() (*Held, ending) { return m.take(ctx, l) }) })
 	}
 	for _, l := range d.release {
+		if m.asking[l.Key] != nil {
+			continue // it was given just now
+		}
 		m.busy[l.Key] = true
 		if at, asked := m.askedAt[l.Key]; asked && now-at < 2*m.cfg.Failover && l.IsOurs() && !m.acquisitions.isOwn(l.Acquisition) {
 			// It was given when we had given up waiting (r3.6).

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,10 +53,10 @@ func (w *world) check(c dynamotest.Change) {
 	if err != nil {
 		w.t.Errorf("a write left a broken item: %v", err)
 	}
-	if now.CheckpointOwner != "" {
-		w.t.Errorf("a write left a checkpointOwner: %+v", now)
-	}
 	if c.Old == nil {
+		if now.CheckpointOwner != "" {
+			w.t.Errorf("a write made a checkpointOwner: %+v", now)
+		}
 		if c.Operation != "PutItem" {
 			w.t.Errorf("%s made an item: %+v", c.Operation, now)
 		}
@@ -64,6 +65,9 @@ func (w *world) check(c dynamotest.Change) {
 	before, err := Decode(c.Old)
 	if err != nil {
 		return
+	}
+	if now.CheckpointOwner != before.CheckpointOwner && now.CheckpointOwner != "" {
+		w.t.Errorf("a write set checkpointOwner: %+v", now)
 	}
 	if now.Counter < before.Counter {
 		w.t.Errorf("counter of %s fell from %d to %d", now.Key, before.Counter, now.Counter)
@@ -135,8 +139,12 @@ type worker struct {
 
 	mu struct {
 		sync.Mutex
-		runs  []*Held
-		scans int
+		policy           policy
+		onDrain          func(*Held) // stands for the user of the lease; nil = everything is confirmed at once
+		runs             []*Held
+		scans            int
+		drains, resumes  int
+		drained, resumed time.Duration // when last
 	}
 }
 
@@ -154,6 +162,7 @@ func (w *world) worker(id string, edit ...func(*Config)) *worker {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	m.plan, m.judge = k.plan, k.judge
 	k.m = m
 	return k
 }
@@ -180,7 +189,8 @@ func (k *worker) kill() {
 func (k *worker) Acquired(h *Held) {
 	k.w.mu.Lock()
 	for _, other := range k.w.mu.runs {
-		if other.lease.Key == h.lease.Key && other.fence.Open() && h.fence.Open() {
+		// A drained run hands out nothing, and its fence closes when it hears that its lease was given.
+		if other.lease.Key == h.lease.Key && other.fence.Open() && !other.isDrained() && h.fence.Open() {
 			k.w.t.Errorf("%s: two runs of %s are believed in: %s and %s", time.Since(k.w.start), h.lease.Key, other.lease.Acquisition, h.lease.Acquisition)
 		}
 	}
@@ -197,8 +207,110 @@ func (k *worker) Scanned([]Lease) {
 	k.mu.scans++
 }
 
-func (k *worker) Drain(*Held)  {}
-func (k *worker) Resume(*Held) {}
+func (k *worker) Drain(h *Held) {
+	k.mu.Lock()
+	k.mu.drains++
+	k.mu.drained = time.Since(k.w.start)
+	onDrain := k.mu.onDrain
+	k.mu.Unlock()
+	if onDrain == nil {
+		h.Drained()
+		return
+	}
+	onDrain(h)
+}
+
+func (k *worker) onDrain(f func(*Held)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.onDrain = f
+}
+
+func (k *worker) Resume(*Held) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.resumes++
+	k.mu.resumed = time.Since(k.w.start)
+}
+
+// drainsAndResumes is how often the worker's user was asked for either.
+func (k *worker) drainsAndResumes() (drains, resumes int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.mu.drains, k.mu.resumes
+}
+
+// policy takes the planner's place in the stories of how leases change hands; whether they should is its question.
+type policy struct {
+	wanted       []string // leases to ask for as long as another of ours has them; no others are taken then
+	quiet        bool     // asks for nothing else
+	grant, judge bool     // whether asks are granted, if that is to be decided here
+	silent       bool     // asks are never answered
+}
+
+func (k *worker) policy(change func(*policy)) *worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	change(&k.mu.policy)
+	return k
+}
+
+func (k *worker) wants(keys ...string) *worker {
+	return k.policy(func(p *policy) { p.wanted, p.quiet = keys, true })
+}
+
+func (k *worker) grants() *worker {
+	return k.policy(func(p *policy) { p.quiet, p.judge, p.grant, p.silent = true, true, true, false })
+}
+
+func (k *worker) refuses() *worker {
+	return k.policy(func(p *policy) { p.quiet, p.judge, p.grant = true, true, false })
+}
+
+func (k *worker) plan(known map[string]observation, v view) decisions {
+	k.mu.Lock()
+	p := k.mu.policy
+	k.mu.Unlock()
+	d := makePlan(known, v)
+	if p.quiet {
+		d.ask = nil
+	}
+	if p.wanted != nil {
+		d.take = slices.DeleteFunc(d.take, func(l Lease) bool { return !slices.Contains(p.wanted, l.Key) })
+	}
+	for _, key := range p.wanted {
+		o := known[key]
+		if l := o.lease; l.IsOurs() && l.Owner != v.worker && !v.busy[key] && !v.asked[key] && !o.tried && v.now >= o.askAfter && !o.isExpired(v.failover, v.now) {
+			d.ask = append(d.ask, l)
+		}
+	}
+	return d
+}
+
+func (k *worker) judge(known map[string]observation, v view, asked []Lease) (grant, refuse []Lease) {
+	k.mu.Lock()
+	p := k.mu.policy
+	k.mu.Unlock()
+	switch {
+	case p.silent:
+		return nil, nil
+	case !p.judge:
+		return judgeAsks(known, v, asked)
+	case p.grant:
+		return asked, nil
+	}
+	return nil, asked
+}
+
+// await waits until the condition holds, but not for ever.
+func (w *world) await(what string, condition func() bool) {
+	w.t.Helper()
+	for begin := time.Now(); !condition(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 2*time.Minute {
+			w.t.Fatalf("%s: in vain", what)
+		}
+	}
+}
 
 func (k *worker) runs(key string) (runs []*Held) {
 	k.mu.Lock()
@@ -239,9 +351,9 @@ func isOver(h *Held) bool {
 	}
 }
 
-// Which of the owner's writes a request is.
+// Which write a request is.
 func isKeep(r dynamotest.Request) bool {
-	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, attrAcquisition) && !strings.Contains(r.Update, attrAsk)
+	return isOwners(r) && !isGive(r) && !isRelease(r) && !isAdopt(r)
 }
 
 func isTake(r dynamotest.Request) bool {
@@ -249,7 +361,29 @@ func isTake(r dynamotest.Request) bool {
 }
 
 func isRelease(r dynamotest.Request) bool {
-	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, attrAcquisition) && strings.Contains(r.Update, attrAsk)
+	_, removed, _ := strings.Cut(r.Update, "REMOVE")
+	return isOwners(r) && (strings.Contains(removed, attrOwner) || strings.Contains(removed, attrCheckpointOwner))
+}
+
+func isGive(r dynamotest.Request) bool {
+	return isOwners(r) && strings.Contains(r.Condition, "#"+attrAsk+" = ")
+}
+
+func isAdopt(r dynamotest.Request) bool {
+	return isOwners(r) && strings.Contains(r.Update, attrFailover)
+}
+
+func isAsk(r dynamotest.Request) bool {
+	return r.Operation == "UpdateItem" && strings.Contains(r.Update, "#"+attrAsk+" = ")
+}
+
+func isWithdrawal(r dynamotest.Request) bool {
+	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, "#"+attrAsk+" = ") && !isGive(r)
+}
+
+// isOwners tells a write of the lease's owner, who has to name his run.
+func isOwners(r dynamotest.Request) bool {
+	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, "#"+attrAcquisition+" = ") && !isAsk(r)
 }
 
 // times notes when requests are sent, without touching them.
