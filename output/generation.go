@@ -36,7 +36,6 @@ type generation struct {
 	producer   producer
 	limits     producerLimits
 	partition  *partition
-	watch      watchdog
 	closeLimit time.Duration
 
 	// sending is read-held around SendAsync: the client panics when a producer is closed meanwhile. It is write-held
@@ -152,7 +151,7 @@ func (g *generation) supervise() {
 		select {
 		case <-g.dying:
 		case now := <-ticker.C:
-			g.watch.look(g, now)
+			g.look(now)
 		}
 	}
 	g.close()
@@ -175,7 +174,7 @@ func (g *generation) close() {
 	}
 	g.closeProducer()
 	g.failAll(cause)
-	g.watch.over(g)
+	g.partition.topic.session.refusals.forget(g.name)
 	close(g.closed)
 }
 

@@ -124,7 +124,7 @@ func withFake(t *testing.T, c *fakeClient) *output {
 	}
 	o := newOutput(conf, service.MockResources())
 	h := &health{log: o.log}
-	o.session.Store(newSession(conf, c, h, o.log, o.metrics))
+	o.session.Store(newSession(conf, c, h, &refusals{}, o.log, o.metrics))
 	return o
 }
 

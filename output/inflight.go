@@ -132,6 +132,9 @@ func (e *entry) received(id pulsar.MessageID, err error) {
 		e.flight.broken.Store(true)
 		e.generation.retire(err)
 	}
+	if class == confirmed {
+		e.generation.partition.relieve()
+	}
 	e.flight.settle(e, class, err)
 }
 

@@ -19,9 +19,10 @@ import (
 //
 // The client's own debug lines are dropped: they hold whole messages.
 type clientLog struct {
-	out    *service.Logger
-	health *health
-	fields log.Fields
+	out      *service.Logger
+	health   *health
+	refusals *refusals
+	fields   log.Fields
 }
 
 var (
@@ -35,7 +36,7 @@ func (l *clientLog) with(fields log.Fields) *clientLog {
 	maps.Copy(all, fields)
 	// A message's properties are user data and no help here.
 	delete(all, "properties")
-	return &clientLog{out: l.out, health: l.health, fields: all}
+	return &clientLog{out: l.out, health: l.health, refusals: l.refusals, fields: all}
 }
 
 func (l *clientLog) SubLogger(fields log.Fields) log.Logger { return l.with(fields) }
@@ -55,7 +56,9 @@ func (l *clientLog) Warnf(format string, args ...any)  { l.tell(fmt.Sprintf(form
 func (l *clientLog) Errorf(format string, args ...any) { l.tell(fmt.Sprintf(format, args...)) }
 
 func (l *clientLog) tell(text string) {
-	l.health.observe(text, l.fields, time.Now())
+	now := time.Now()
+	l.health.observe(text, l.fields, now)
+	l.refusals.observe(text, l.fields, now)
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(l.fields)) {
 		fmt.Fprintf(&b, " %s=%v", name, l.fields[name])

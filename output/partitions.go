@@ -123,8 +123,11 @@ func (t *topic) known(ctx context.Context) (*layout, error) {
 
 // live tells whether any partition has a producer that may send.
 func (t *topic) live() bool {
-	l := t.layout.Load()
-	return l != nil && slices.ContainsFunc(l.partitions, func(p *partition) bool { return p.live() != nil })
+	l, now := t.layout.Load(), time.Now()
+	return l != nil && slices.ContainsFunc(l.partitions, func(p *partition) bool {
+		refusal, _ := t.session.refusals.standing(p.name, now)
+		return refusal == nil && p.live() != nil
+	})
 }
 
 // dismiss ends all producers of the topic in good order, in the background.
@@ -148,8 +151,12 @@ type partition struct {
 	topic   *topic
 	limiter *limiter
 
+	// troubled is whether trouble is not zero: receipts are many, and trouble is rare.
+	troubled atomic.Bool
+
 	mu struct {
 		sync.Mutex
+		trouble    trouble
 		generation *generation // the last one, nil before the first
 		creation   *call       // the one that runs, nil if none
 		refusal    error       // of the last creation
@@ -196,7 +203,14 @@ func (p *partition) step() (*generation, *call, error) {
 	case p.mu.gone:
 		return nil, nil, fmt.Errorf("sending to %s: %w", p.name, errClosed)
 	case g != nil && !g.dead.Load():
-		return g, nil, nil
+		if cause, final := p.topic.session.refusals.standing(p.name, time.Now()); final {
+			g.retire(cause)
+		} else if cause != nil {
+			return nil, nil, fmt.Errorf("the producer on %s cannot connect: %w", p.name, cause)
+		} else {
+			return g, nil, nil
+		}
+		return nil, &call{what: "closing the last producer on " + p.name, done: g.closed}, nil
 	case p.mu.creation != nil:
 		return nil, p.mu.creation, nil
 	case g != nil && !g.isClosed():
@@ -237,6 +251,8 @@ func (p *partition) create(c *call) {
 	p.mu.Unlock()
 	close(c.done)
 	if err != nil {
+		now := time.Now()
+		p.suffer(now, now, c.err)
 		// The topic may have been made anew with other partitions.
 		p.topic.discover()
 	}
@@ -244,6 +260,7 @@ func (p *partition) create(c *call) {
 
 // dismiss ends the partition in good order, in the background.
 func (p *partition) dismiss() {
+	defer p.relieve() // or the gauge would say for ever that it is blocked
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.gone = true
@@ -257,6 +274,49 @@ func (p *partition) last() *generation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.generation
+}
+
+// suffer notes that messages to the partition do not get through, and since when.
+func (p *partition) suffer(since, now time.Time, cause error) {
+	p.mu.Lock()
+	if p.mu.gone {
+		p.mu.Unlock()
+		return
+	}
+	p.troubled.Store(true)
+	tell := p.mu.trouble.note(since, now, cause)
+	lasting := now.Sub(p.mu.trouble.since)
+	p.mu.Unlock()
+	if tell {
+		p.topic.session.blocked(p.name, lasting, cause)
+	}
+}
+
+// relieve notes a receipt: whatever the trouble was, it is over.
+func (p *partition) relieve() {
+	if !p.troubled.Load() {
+		return
+	}
+	p.mu.Lock()
+	p.troubled.Store(false)
+	told := p.mu.trouble.end()
+	p.mu.Unlock()
+	if told {
+		p.topic.session.unblocked(p.name)
+	}
+}
+
+// quiet notes that a living producer has nothing that waits: if nobody tries any more, there is no trouble to tell of.
+func (p *partition) quiet(now time.Time) {
+	if !p.troubled.Load() {
+		return
+	}
+	p.mu.Lock()
+	over := p.mu.trouble.over(now)
+	p.mu.Unlock()
+	if over {
+		p.relieve()
+	}
 }
 
 func (g *generation) isClosed() bool {

@@ -61,6 +61,7 @@ type session struct {
 	client     client
 	log        *service.Logger
 	health     *health
+	refusals   *refusals
 	metrics    *metrics
 	topics     *topics
 	limits     producerLimits
@@ -81,7 +82,7 @@ type session struct {
 // openSession makes a client. It does not connect yet; errors are those of the configuration, such as a key file that
 // cannot be read.
 func openSession(conf *config, log *service.Logger, m *metrics) (*session, error) {
-	h := &health{log: log}
+	h, r := &health{log: log}, &refusals{}
 	provider, err := conf.auth.provider()
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func openSession(conf *config, log *service.Logger, m *metrics) (*session, error
 		KeepAliveInterval: keepAlive,
 		Authentication:    provider,
 		TLSConfig:         conf.tls,
-		Logger:            &clientLog{out: log, health: h},
+		Logger:            &clientLog{out: log, health: h, refusals: r},
 		// A private registry: the default one is the host program's, and two outputs would share their series.
 		MetricsRegisterer:  prometheus.NewRegistry(),
 		MetricsCardinality: pulsar.MetricsCardinalityNone,
@@ -106,12 +107,12 @@ func openSession(conf *config, log *service.Logger, m *metrics) (*session, error
 	if err != nil {
 		return nil, fmt.Errorf("making a Pulsar client for %s: %w", conf.url, err)
 	}
-	return newSession(conf, c, h, log, m), nil
+	return newSession(conf, c, h, r, log, m), nil
 }
 
-func newSession(conf *config, c client, h *health, log *service.Logger, m *metrics) *session {
+func newSession(conf *config, c client, h *health, r *refusals, log *service.Logger, m *metrics) *session {
 	s := &session{
-		conf: conf, client: c, log: log, health: h, metrics: m,
+		conf: conf, client: c, log: log, health: h, refusals: r, metrics: m,
 		limits:     producerLimits{batching: conf.batching.enabled, maxSize: conf.batching.maxSize},
 		closeLimit: conf.operationTimeout + 5*time.Second,
 		stop:       make(chan struct{}),
@@ -312,19 +313,26 @@ func (t *topic) open() []*generation {
 	return open
 }
 
-// blocked and unblocked tell of a partition whose messages wait for long.
-func (s *session) blocked(partition string, waiting time.Duration) {
+// blocked and unblocked tell of a partition that has not taken messages for long.
+func (s *session) blocked(partition string, lasting time.Duration, cause error) {
 	s.metrics.blocked.Set(1, partition)
-	_, cause := s.health.failure()
-	if cause == nil {
-		cause = errors.New("the broker is connected, but does not confirm")
-	}
-	s.log.Warnf("Messages to %s have been waiting for %s: %v", partition, waiting.Round(time.Second), cause)
+	s.log.Warnf("Messages to %s have been waiting for %s: %v", partition, lasting.Round(time.Second), cause)
 }
 
 func (s *session) unblocked(partition string) {
 	s.metrics.blocked.Set(0, partition)
-	s.log.Infof("Messages to %s are confirmed again or have failed", partition)
+	s.log.Infof("Messages to %s are confirmed again, or nobody sends any", partition)
+}
+
+// silence is why the messages of a partition wait, as far as it is known.
+func (s *session) silence(partition string) error {
+	if _, cause := s.health.failure(); cause != nil {
+		return cause
+	}
+	if cause := s.refusals.latest(partition); cause != nil {
+		return cause
+	}
+	return errors.New("the broker is connected, but does not confirm")
 }
 
 // ended tells of a producer that ended because of a failure, which the failed batches report.

@@ -28,31 +28,44 @@ const (
 	probeLimit = time.Second
 )
 
-// watchdog looks after a generation whose messages wait for long. It ends the generation if the client has closed the
-// producer without telling the messages that it had not sent, which it does when the broker ends a topic. Time alone is no
-// reason: the client re-sends by itself when the broker is back, and a second producer would only copy what it sends.
+// look is the watch-dog: it looks after a generation whose messages wait for long. It ends the generation if the client has
+// closed the producer without telling the messages that it had not sent, which it does when the broker ends a topic. Time
+// alone is no reason: the client re-sends by itself when the broker is back, and a second producer would only copy what it
+// sends.
 //
 // An outage is: while every shard waits for receipts no batch is written, so nobody would ever be told that the output is
 // not connected. Without a connection nothing is on its way, so ending the producer costs no more copies than its
 // re-sending would.
 //
-// It belongs to the generation's supervise goroutine.
-type watchdog struct{ blocked bool }
-
-// look is called every watchInterval.
-func (w *watchdog) look(g *generation, now time.Time) {
-	waiting := g.waiting(now)
-	if waiting < blockedAfter {
-		w.over(g)
-	} else if !w.blocked {
-		w.blocked = true
-		g.partition.topic.session.blocked(g.name, waiting)
-	}
-	if waiting < probeAfter {
+// So is a refusal by the broker: see refusals for those of which the client tells nobody.
+//
+// It is called every watchInterval, by the generation's supervise goroutine.
+func (g *generation) look(now time.Time) {
+	s := g.partition.topic.session
+	refusal, final := s.refusals.standing(g.name, now)
+	if final {
+		g.retire(refusal)
 		return
 	}
+	waiting := g.waiting(now)
+	if waiting < probeAfter {
+		g.partition.quiet(now)
+		return
+	}
+	sent := now.Add(-waiting)
+	if cause := s.refusals.messageSince(sent); cause != nil {
+		// Nobody knows whose message it was. If it was another partition's, the replay only costs copies.
+		g.partition.suffer(sent, now, cause)
+		g.retire(cause)
+		return
+	}
+	g.partition.suffer(sent, now, s.silence(g.name))
 	if waiting >= outageAfter {
-		if cause := g.partition.topic.session.down(now); cause != nil {
+		cause := s.down(now)
+		if cause == nil {
+			cause = refusal
+		}
+		if cause != nil {
 			g.retire(cause)
 			return
 		}
@@ -61,14 +74,6 @@ func (w *watchdog) look(g *generation, now time.Time) {
 	defer cancel()
 	if err := g.flush(ctx); errors.Is(err, pulsar.ErrProducerClosed) {
 		g.retire(err)
-	}
-}
-
-// over ends an episode of being blocked.
-func (w *watchdog) over(g *generation) {
-	if w.blocked {
-		w.blocked = false
-		g.partition.topic.session.unblocked(g.name)
 	}
 }
 
