@@ -103,8 +103,8 @@ func (in *input) polling(c *clients, s stream) func(shard string, hashes kpl.Has
 	}
 }
 
-// fanOut makes the readers of shards that are subscribed to.
-func (in *input) fanOut(con *consumer) func(shard string, hashes kpl.HashRange) readerFrom {
+// fanOut makes the readers of shards that are subscribed to, and tells when another worker may subscribe to one.
+func (in *input) fanOut(con *consumer) (reader func(shard string, hashes kpl.HashRange) readerFrom, freeAt func(shard string) time.Time) {
 	config := retrieval.FanOutConfig{
 		Subscriber: con,
 		Calls:      retrieval.NewCallSpacing(),
@@ -113,7 +113,7 @@ func (in *input) fanOut(con *consumer) func(shard string, hashes kpl.HashRange) 
 	}
 	return func(shard string, hashes kpl.HashRange) readerFrom {
 		return func(from retrieval.From) retrieval.Reader { return retrieval.NewFanOut(config, shard, hashes, from) }
-	}
+	}, config.Calls.FreeAt
 }
 
 // Pauses between failed Connects, of which each is an error in the log.

@@ -36,9 +36,24 @@ type held interface {
 	Confirmed(p checkpoint.Position, records int64)
 	numberer
 	Lost() <-chan struct{}
+	Drained()
 }
 
 var _ held = (*lease.Held)(nil)
+
+// hooks are what a run has its worker do.
+type hooks struct {
+	// finish is called when the shard has ended, or is not found any more, and all that was read is confirmed. The read
+	// is the last one; without its Ended the shard was not found. It returns nil when the end is written, and
+	// shard.ErrOpen when the shard has not ended after all.
+	finish func(context.Context, retrieval.Read) error
+	// freeAt is when another worker may have the shard's place at Kinesis; in the past where there is no such thing.
+	freeAt func() time.Time
+	// spawn starts a goroutine that its owner waits for. Its context ends with the worker's.
+	spawn func(func(context.Context))
+	// sameStream returns an error unless the stream is the one that the lease was written for.
+	sameStream func() error
+}
 
 // readerFrom makes a reader of the run's shard that starts at the given place.
 type readerFrom func(retrieval.From) retrieval.Reader
@@ -58,12 +73,7 @@ type run struct {
 	convert   *converter
 	log       *service.Logger
 	maxBatch  int // records
-	// finish is called when the shard has ended, or is not found any more, and all that was read is confirmed. The read
-	// is the last one; without its Ended the shard was not found. It returns nil when the end is written, and
-	// shard.ErrOpen when the shard has not ended after all.
-	finish func(context.Context, retrieval.Read) error
-	// sameStream returns an error unless the stream is the one that the lease was written for.
-	sameStream func() error
+	hooks
 
 	mu struct {
 		sync.Mutex
@@ -85,6 +95,7 @@ type run struct {
 		// patience gives the queue back when the shard has been stuck for too long.
 		patience   *time.Timer
 		dropped    bool // it was given back, and reading has not begun again
+		handover   handover
 		stopReader context.CancelFunc
 		trouble    error         // of the reader's last call, nil after a good one
 		since      time.Time     // of that trouble
@@ -106,12 +117,12 @@ type flight struct {
 	charge  int64
 }
 
-func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, finish func(context.Context, retrieval.Read) error, sameStream func() error) *run {
+func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, hooks hooks) *run {
 	r := &run{
 		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
 		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
 		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
-		finish:   finish, sameStream: sameStream,
+		hooks:    hooks,
 	}
 	r.prefix = producerPrefix(shared.config.ApplicationName, shared.config.StreamName, r.shard)
 	r.attempts = attempt.NewRun(r.shard, l.Fence(), r)
@@ -152,7 +163,12 @@ func (r *run) read(ctx context.Context) error {
 			ended = nil
 		}
 		if ended != nil {
-			switch err := r.finish(ctx, *ended); {
+			if !r.beginFinish() {
+				continue // the next owner finds the end again
+			}
+			err := r.finish(ctx, *ended)
+			r.endFinish()
+			switch {
 			case err == nil:
 				return nil
 			case errors.Is(err, shard.ErrOpen):
@@ -279,7 +295,7 @@ func (r *run) readTrouble(now time.Time, longer time.Duration) error {
 func (r *run) wait(ctx context.Context, enoughLocked func() bool) (dropped bool, err error) {
 	for {
 		r.mu.Lock()
-		dropped, moving := r.mu.dropped, r.mu.stuck.IsZero()
+		dropped, moving := r.mu.dropped, r.mu.stuck.IsZero() && !r.mu.handover.begun
 		if dropped && moving {
 			r.mu.dropped = false
 			r.mu.Unlock()
@@ -507,11 +523,12 @@ func (r *run) acked(f *flight, err error) {
 	} else {
 		r.planReplayLocked(f, err)
 	}
-	confirmed, records := r.mu.tracker.Confirmed(), r.mu.tracker.Records()
+	// Under mu, so that a drain that finds nothing in flight any more finds its position confirmed.
+	r.lease.Confirmed(r.mu.tracker.Confirmed(), r.mu.tracker.Records())
+	r.drainLocked()
 	offer := r.canHandOutLocked()
 	r.mu.Unlock()
 
-	r.lease.Confirmed(confirmed, records)
 	if offer {
 		r.ready.offer(r)
 	}
@@ -583,7 +600,7 @@ func (r *run) endLocked() {
 	}
 	r.mu.over = true
 	r.attempts.End()
-	for _, timer := range []*time.Timer{r.mu.timer, r.mu.patience} {
+	for _, timer := range []*time.Timer{r.mu.timer, r.mu.patience, r.mu.handover.timer} {
 		if timer != nil {
 			timer.Stop()
 		}

@@ -28,6 +28,7 @@ type fakeLease struct {
 
 	mu        sync.Mutex
 	confirmed checkpoint.Position // guarded by mu
+	drained   []string            // the position at each Drained; guarded by mu
 }
 
 func (l *fakeLease) Lease() lease.Lease    { return l.lease }
@@ -43,6 +44,13 @@ func (l *fakeLease) Starts(checkpoint.Position, bool) {}
 func (l *fakeLease) Miscounted()                      {}
 func (l *fakeLease) Number(context.Context, lease.Numbered) (lease.Numbering, error) {
 	return lease.Numbering{}, errors.New("not numbered")
+}
+
+// Drained notes the position that a hand-over would carry.
+func (l *fakeLease) Drained() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drained = append(l.drained, l.confirmed.String())
 }
 
 func (l *fakeLease) position() string {
@@ -126,6 +134,9 @@ func (r *fakeReader) Next(ctx context.Context, holdsNothing func() bool) (retrie
 			read.Ended = ended && r.next > available
 			return read, nil
 		}
+		if ended && available > 0 {
+			return retrieval.Read{Ended: true}, nil // begun behind the last record
+		}
 		select {
 		case <-more:
 		case <-ctx.Done():
@@ -160,15 +171,21 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		config: Config{ReceiveQueueSize: 1000}, budget: budget, ready: s.ready, convert: &converter{},
 		log: service.MockResources().Logger(),
 	}
-	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared, func(ctx context.Context, _ retrieval.Read) error {
-		select {
-		case err := <-s.ends:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}, func() error { return s.sameStream })
 	ctx, cancel := context.WithCancel(t.Context())
+	var spawned sync.WaitGroup
+	s.run = newRun(s.lease, retrieval.From{Kind: checkpoint.TrimHorizon}, s.shard.reader, shared, hooks{
+		finish: func(ctx context.Context, _ retrieval.Read) error {
+			select {
+			case err := <-s.ends:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+		freeAt:     func() time.Time { return time.Time{} },
+		spawn:      func(f func(context.Context)) { spawned.Go(func() { f(ctx) }) },
+		sameStream: func() error { return s.sameStream },
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -178,6 +195,7 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		s.run.end()
 		cancel()
 		<-done
+		spawned.Wait()
 	})
 	return s
 }

@@ -34,6 +34,8 @@ type worker struct {
 	start   shard.Start
 	clients *clients
 	reader  func(shard string, hashes kpl.HashRange) readerFrom
+	// freeAt is when another worker may have the shard's place at Kinesis.
+	freeAt  func(shard string) time.Time
 	manager *lease.Manager
 	table   *lease.Table
 	cancel  context.CancelFunc
@@ -57,8 +59,9 @@ type worker struct {
 // newWorker gets nil for the consumer when shards are polled.
 func newWorker(in *input, c *clients, s stream, start shard.Start, con *consumer) (*worker, error) {
 	w := &worker{in: in, stream: s, start: start, clients: c, table: in.table(c)}
+	w.freeAt = func(string) time.Time { return time.Time{} }
 	if con != nil {
-		w.reader = in.fanOut(con)
+		w.reader, w.freeAt = in.fanOut(con)
 	} else {
 		w.reader = in.polling(c, s)
 	}
@@ -137,17 +140,38 @@ func (w *worker) Scanned(leases []lease.Lease) {
 	w.startReadyLocked()
 }
 
-// Drain implements lease.Handler. Runs do not drain yet; the lease's actor takes the wish back after the failover time.
-func (w *worker) Drain(*lease.Held) {}
+// Drain implements lease.Handler. A shard that waits for its parents has nothing to drain.
+func (w *worker) Drain(h *lease.Held) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if waits := w.mu.waiting[h.Lease().Key]; waits != nil && waits.held == h {
+		waits.draining = true
+		h.Drained()
+	}
+	if r := w.mu.runs[h.Lease().Key]; r != nil && r.lease == held(h) {
+		r.drain()
+	}
+}
 
 // Resume implements lease.Handler.
-func (w *worker) Resume(*lease.Held) {}
+func (w *worker) Resume(h *lease.Held) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if waits := w.mu.waiting[h.Lease().Key]; waits != nil && waits.held == h {
+		waits.draining = false
+		w.startReadyLocked()
+	}
+	if r := w.mu.runs[h.Lease().Key]; r != nil && r.lease == held(h) {
+		r.resume()
+	}
+}
 
 // waiting is a lease that is held and not read yet.
 type waiting struct {
-	held    *lease.Held
-	looking bool            // a consistent look for its parents is under way
-	absent  map[string]bool // parents that had no lease when it was looked for them
+	held     *lease.Held
+	looking  bool            // a consistent look for its parents is under way
+	absent   map[string]bool // parents that had no lease when it was looked for them
+	draining bool            // another worker is to get the lease
 }
 
 // unseen are the parents that the scan shows no lease of, and that were not looked for. The scan may be stale: a merged
@@ -204,7 +228,7 @@ func (w *worker) startReadyLocked() {
 			continue
 		default:
 		}
-		if len(shard.WaitsFor(h.Lease(), w.mu.leases)) > 0 {
+		if waits.draining || len(shard.WaitsFor(h.Lease(), w.mu.leases)) > 0 {
 			continue
 		}
 		if unseen := waits.unseen(w.mu.leases); len(unseen) > 0 {
@@ -273,8 +297,12 @@ func (w *worker) mayTake(l lease.Lease) bool {
 // startLocked must be called with mu held.
 func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.HashRange) {
 	key := h.Lease().Key
-	finish := func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) }
-	r := newRun(h, from, w.reader(key, hashes), w.in, finish, w.lookAgain)
+	r := newRun(h, from, w.reader(key, hashes), w.in, hooks{
+		finish:     func(ctx context.Context, last retrieval.Read) error { return w.finish(ctx, h, last) },
+		freeAt:     func() time.Time { return w.freeAt(key) },
+		spawn:      func(f func(context.Context)) { w.owned.Go(func() { f(w.ctx) }) },
+		sameStream: w.lookAgain,
+	})
 	w.mu.runs[key] = r
 	w.in.log.Debugf("Reading shard %s %s", key, from)
 

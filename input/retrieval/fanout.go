@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
@@ -193,6 +194,9 @@ func (f *FanOut) subscribe(ctx context.Context) error {
 	subscription, err := f.config.Subscriber.Subscribe(live, f.shard, f.start())
 	timer.Stop()
 	f.config.Calls.answered(f.shard)
+	if api := (smithy.APIError)(nil); err == nil || !errors.As(err, &api) {
+		f.config.Calls.subscribed(f.shard) // without an answer Kinesis may have done it
+	}
 	if err != nil {
 		if cause := context.Cause(live); cause != nil {
 			err = fmt.Errorf("%w: %w", cause, err)

@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// callSpacing is how far apart Kinesis wants the SubscribeToShard calls of a consumer for one shard.
-const callSpacing = time.Second
+const (
+	// callSpacing is how far apart Kinesis wants the SubscribeToShard calls of a consumer for one shard.
+	callSpacing = time.Second
+	// takeOver is how long after a successful call Kinesis refuses the next one for that consumer and shard, whoever makes it.
+	takeOver = 5 * time.Second
+)
 
 // CallSpacing keeps the calls for a shard apart, also those of different readers, one after the other: a run that begins
 // anew would otherwise make its first call right behind the last one.
@@ -15,13 +19,14 @@ type CallSpacing struct {
 	mu struct {
 		sync.Mutex
 		answered map[string]time.Time // by shard; what is older than callSpacing is forgotten
+		free     map[string]time.Time // by shard, when another subscription may be made; what has passed is forgotten
 	}
 }
 
 // NewCallSpacing returns one for the shards of one consumer.
 func NewCallSpacing() *CallSpacing {
 	c := &CallSpacing{}
-	c.mu.answered = map[string]time.Time{}
+	c.mu.answered, c.mu.free = map[string]time.Time{}, map[string]time.Time{}
 	return c
 }
 
@@ -45,4 +50,24 @@ func (c *CallSpacing) answered(shard string) {
 		}
 	}
 	c.mu.answered[shard] = now
+}
+
+// subscribed notes a call that has succeeded, or of which it is not known that it has not.
+func (c *CallSpacing) subscribed(shard string) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other, at := range c.mu.free {
+		if now.After(at) {
+			delete(c.mu.free, other)
+		}
+	}
+	c.mu.free[shard] = now.Add(takeOver)
+}
+
+// FreeAt tells when another reader with the same consumer may subscribe to the shard; the zero time: it may already.
+func (c *CallSpacing) FreeAt(shard string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.free[shard]
 }
