@@ -295,28 +295,6 @@ func (in *input) Close(ctx context.Context) error {
 	return nil
 }
 
-// ConnectionTest implements service.ConnectionTestable.
-func (in *input) ConnectionTest(ctx context.Context) service.ConnectionTestResults {
-	c, err := newClients(ctx, in.config, in.log)
-	if err != nil {
-		return service.ConnectionTestFailed(err).AsList()
-	}
-	defer c.close()
-	s, err := describe(ctx, c.kinesis, in.config)
-	if err != nil {
-		return service.ConnectionTestFailed(err).AsList()
-	}
-	if in.config.UseEnhancedFanOut {
-		if err := newConsumer(c.kinesis, in.config, s).test(ctx); err != nil {
-			return service.ConnectionTestFailed(err).AsList()
-		}
-	}
-	if err := in.table(c).Test(ctx, in.config.tableCreation()); err != nil {
-		return service.ConnectionTestFailed(err).AsList()
-	}
-	return service.ConnectionTestSucceeded().AsList()
-}
-
 var (
 	_ service.BatchInput         = (*input)(nil)
 	_ service.ConnectionTestable = (*input)(nil)

@@ -79,7 +79,7 @@ func (t *Table) EnsureExists(ctx context.Context, how Creation) (Created, error)
 	return done, nil
 }
 
-// Test tells whether EnsureExists has a chance, and makes nothing.
+// Test tells whether EnsureExists has a chance, and whether a table that exists may be used; it makes nothing.
 func (t *Table) Test(ctx context.Context, how Creation) error {
 	d, found, err := t.describe(ctx)
 	switch {
@@ -88,7 +88,10 @@ func (t *Table) Test(ctx context.Context, how Creation) error {
 	case err != nil:
 		return err
 	case found:
-		return t.checkSchema(d)
+		if err := t.checkSchema(d); err != nil {
+			return err
+		}
+		return t.Probe(ctx)
 	case how.Never:
 		return t.missing()
 	}
