@@ -151,37 +151,47 @@ func TestFigureRollingRestart(t *testing.T) {
 	show(t, "rolling restart of three workers of 16 shards", rows...)
 }
 
-// How many rounds of scans it takes to fair shares.
+// How many rounds of scans it takes to fair shares. A round is a third of the failover time; they are counted from the
+// moment when the last of the newcomers had begun its first scan.
 func TestFigureRounds(t *testing.T) {
 	figure(t)
-	rows := []string{"shards\tworkers\tfair after\trounds of failover/3\tscans of the worker that made most"}
+	rows := []string{"shards\tworkers\trounds\tfair after\tof these, the start of the process\tscans of the worker that made most"}
 	for _, shards := range []int{16, 64} {
-		f := newFleet(t, settings{failover: byDefault, shards: shards})
-		f.begin(rate)
-		measure := func(what string, add int) {
-			began := time.Now()
-			f.startAll(add)
-			took, rounds := f.awaitFair(what, f.living(), began)
-			rows = append(rows, fmt.Sprintf("%d\t%s\t%s\t%.1f\t%d", shards, what, rounded(took), took.Seconds()/(byDefault.Seconds()/3), rounds))
-		}
-		measure("0 → 1", 1)
-		measure("1 → 3", 2)
-		measure("3 → 5", 2)
-		f.arrived()
-		f.load.stop()
-		f.stopAll(f.living()...)
-		f.noneRepeated()
-		for _, n := range []int{3, 5} {
+		steps := [][]int{{1, 2, 2}, {3}, {5}}
+		for n, adds := range steps {
 			f := newFleet(t, settings{failover: byDefault, shards: shards})
-			f.table += fmt.Sprint("-", n) // DynamoDB Local is shared
-			began := time.Now()
-			f.startAll(n)
-			took, rounds := f.awaitFair("all at once", f.living(), began)
-			rows = append(rows, fmt.Sprintf("%d\t0 → %d\t%s\t%.1f\t%d", shards, n, rounded(took), took.Seconds()/(byDefault.Seconds()/3), rounds))
+			f.table += fmt.Sprint("-", shards, "-", n) // DynamoDB Local is shared
+			f.begin(rate)
+			for _, add := range adds {
+				was, began := len(f.workers), time.Now()
+				newcomers := f.startAll(add)
+				took, scanned := f.awaitFair("started", f.living(), began)
+				joined := f.joined(newcomers).Sub(began)
+				rows = append(rows, fmt.Sprintf("%d\t%d → %d\t%.1f\t%s\t%s\t%d", shards, was, len(f.workers), (took-joined).Seconds()/(byDefault.Seconds()/3), rounded(took), rounded(joined), scanned))
+			}
+			f.load.stop()
+			f.arrived()
 			f.stopAll(f.living()...)
+			f.noneRepeated()
 		}
 	}
-	show(t, "from a start to fair shares, the start of the process included", rows...)
+	show(t, fmt.Sprintf("to fair shares, failover %s", byDefault), rows...)
+}
+
+// joined is when the last of the workers began its first scan.
+func (f *fleet) joined(workers []*worker) (last time.Time) {
+	first := map[string]time.Time{}
+	for _, c := range f.ledger.all() {
+		if at, there := first[c.worker]; c.operation == "Scan" && (!there || c.sent.Before(at)) {
+			first[c.worker] = c.sent
+		}
+	}
+	for _, w := range workers {
+		if first[w.name].After(last) {
+			last = first[w.name]
+		}
+	}
+	return last
 }
 
 // What DynamoDB is asked for.
