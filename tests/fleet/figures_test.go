@@ -158,9 +158,8 @@ func TestFigureRounds(t *testing.T) {
 	rows := []string{"shards\tworkers\trounds\tfair after\tof these, the start of the process\tscans of the worker that made most"}
 	for _, shards := range []int{16, 64} {
 		steps := [][]int{{1, 2, 2}, {3}, {5}}
-		for n, adds := range steps {
+		for _, adds := range steps {
 			f := newFleet(t, settings{failover: byDefault, shards: shards})
-			f.table += fmt.Sprint("-", shards, "-", n) // DynamoDB Local is shared
 			f.begin(rate)
 			for _, add := range adds {
 				was, began := len(f.workers), time.Now()

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ type fleet struct {
 	load    *load
 }
 
+// fleets counts them: DynamoDB Local is shared, and each needs a table of its own.
+var fleets atomic.Int64
+
 type settings struct {
 	shards   int // 0: shardCount
 	failover time.Duration
@@ -61,7 +65,7 @@ func newFleet(t testing.TB, s settings) *fleet {
 	if s.shards == 0 {
 		s.shards = shardCount
 	}
-	f := &fleet{t: t, settings: s, kinesis: kinesistest.NewServer(), table: "fleet-" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))}
+	f := &fleet{t: t, settings: s, kinesis: kinesistest.NewServer(), table: fmt.Sprintf("fleet-%d", fleets.Add(1))}
 	t.Cleanup(f.kinesis.Close)
 	must(t, f.kinesis.CreateStream(streamName, s.shards))
 	if s.real {
