@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 
 // TestMain lets this binary be its own children, as the command is.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == roleStandIns || os.Args[1] == roleBareLoop) {
+	if len(os.Args) > 1 && slices.Contains([]string{roleStandIns, roleBareLoop, roleSender, roleSink}, os.Args[1]) {
 		main()
 		return
 	}
@@ -62,6 +63,30 @@ func quickRun(t *testing.T, fanOut bool) {
 				}
 			}
 		}
+	}
+	if t.Failed() {
+		t.Logf("the table:\n%s", &table)
+	}
+}
+
+// Every way to send brings its messages as they were, and has figures.
+func TestQuickRunOfTheOutputAlone(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("processor time and memory are read from /proc, which this system does not have")
+	}
+	var table, progress bytes.Buffer
+	if err := run(t.Context(), []string{subcommandOutput, "-quick"}, &table, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, &progress)
+	}
+	rows := 0
+	for _, group := range wayGroups {
+		rows += len(group.ways)
+	}
+	if got := strings.Count(table.String(), "\n| key"); got != rows {
+		t.Errorf("%d rows, want %d", got, rows)
+	}
+	if strings.Contains(table.String(), "| 0 |") {
+		t.Error("a figure is 0")
 	}
 	if t.Failed() {
 		t.Logf("the table:\n%s", &table)

@@ -5,6 +5,7 @@
 //
 //	go run ./tests/benchmark                     # the table of polling, about seven minutes
 //	go run ./tests/benchmark -fan-out            # that of enhanced fan-out
+//	go run ./tests/benchmark output              # that of the output alone, beside the Pulsar client alone; four minutes
 //	go run ./tests/benchmark -quick              # every case once, for a second: does it still run?
 //	go run ./tests/benchmark -cases '1 KiB' -binary old=./before   # the working tree against another build of it
 //
@@ -58,6 +59,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return serveStandIns(args[1:], os.Stdin, stdout)
 		case roleBareLoop:
 			return runBareLoop(ctx, args[1:], os.Stdin, stdout)
+		case roleSender:
+			return runSender(ctx, args[1:], os.Stdin, stdout)
+		case roleSink:
+			return serveSink(args[1:], os.Stdin, stdout)
+		case subcommandOutput:
+			return runAlone(ctx, args[1:], stdout, stderr)
 		}
 	}
 	plan, err := parsePlan(args, stderr)
