@@ -85,11 +85,18 @@ func newSecurity(dir string) (*Security, error) {
 
 // Token returns a token that the broker accepts for the given role. A role other than "admin" may do nothing until it
 // is granted something.
-func (s *Security) Token(role string) string {
+func (s *Security) Token(role string) string { return s.sign(map[string]any{"sub": role}) }
+
+// TokenUntil is Token with an end, in whole seconds.
+func (s *Security) TokenUntil(role string, end time.Time) string {
+	return s.sign(map[string]any{"sub": role, "exp": end.Unix()})
+}
+
+func (s *Security) sign(token map[string]any) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	claims, err := json.Marshal(map[string]string{"sub": role})
+	claims, err := json.Marshal(token)
 	if err != nil {
-		panic(err) // a map of strings always has a JSON form
+		panic(err) // strings and numbers always have a JSON form
 	}
 	signed := encode([]byte(`{"alg":"HS256"}`)) + "." + encode(claims)
 	mac := hmac.New(sha256.New, s.secret)

@@ -1,0 +1,70 @@
+package failures
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
+)
+
+func tlsAndAToken(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 2)
+	p := w.run(config{url: broker.ServiceURLTLS(), pulsar: "tls: { root_cas_file: " + broker.Security().CAFile + " }"})
+	w.feed(300)
+	w.settled()
+	w.account()
+	p.ready()
+	p.stop()
+}
+
+// The broker's certificate is signed by an authority that the client does not know: none at all, or another one.
+func unknownAuthority(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 0)
+	p := w.run(config{url: broker.ServiceURLTLS()})
+	other := filepath.Join(t.TempDir(), "other.pem")
+	must(t, os.WriteFile(other, strangersCertificate(t), 0o600))
+	q := w.run(config{url: broker.ServiceURLTLS(), pulsar: "tls: { root_cas_file: " + other + " }"})
+	p.notReady("certificate")
+	q.notReady("certificate")
+}
+
+func wrongTokens(t *testing.T, broker *stack.PulsarService) {
+	for name, tc := range map[string]struct{ auth, want string }{
+		"none":              {"auth: { token: { enabled: false } }", "uthenticat"},
+		"malformed":         {"auth: { token: { enabled: true, token: not-a-token } }", "uthenticat"},
+		"of another key":    {"auth: { token: { enabled: true, token: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA } }", "uthenticat"},
+		"without any right": {fmt.Sprintf("auth: { token: { enabled: true, token: %s } }", broker.Security().Token("nobody")), "uthoriz"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, broker, 0)
+			p := w.run(config{auth: tc.auth})
+			p.notReady(tc.want)
+		})
+	}
+}
+
+// strangersCertificate makes the certificate of an authority that has signed nothing here, as PEM.
+func strangersCertificate(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a stranger"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
