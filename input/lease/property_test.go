@@ -14,10 +14,11 @@ import (
 
 var (
 	chaosSeed = flag.Uint64("lease.seed", 0, "run the property test with this seed only")
-	chaosRuns = flag.Int("lease.runs", 3, "number of runs of the property test")
+	chaosRuns = flag.Int("lease.runs", 1, "number of runs of the property test")
 )
 
-// Two workers never both believe in a lease, whatever is delayed, lost, refused, done late or seen too late, and however
+// What TestModel shows for thousands of stories holds through the real SDK too, with its repeats and time-outs:
+// two workers never both believe in a lease, whatever is delayed, lost, refused, done late or seen too late, and however
 // workers die, sleep and have unequal patience; checkpoints and counters never fall (world.check); and when the trouble
 // is over, every lease is kept by somebody.
 func TestNeverTwoOwnersWhoBothBelieve(t *testing.T) {

@@ -405,9 +405,11 @@ func valueSize(v types.AttributeValue) int {
 	return 1 // BOOL, NULL
 }
 
+var signs = strings.NewReplacer("-", "", ".", "")
+
 // numberSize follows AWS' rule of thumb: a byte per two significant digits, one more, and one for the sign.
 func numberSize(s string) int {
-	digits := strings.Trim(strings.NewReplacer("-", "", ".", "").Replace(s), "0")
+	digits := strings.Trim(signs.Replace(s), "0")
 	size := (len(digits)+1)/2 + 1
 	if strings.HasPrefix(s, "-") {
 		size++

@@ -20,7 +20,7 @@ func (w *Worker) consume(ctx context.Context, h *held) {
 	if !ok {
 		return
 	}
-	w.cfg.OnEvent(Event{Begun, h.key})
+	w.cfg.OnEvent(Event{Kind: Begun, Key: h.key})
 	for at.Sequence != ShardEnd {
 		if !w.isHeld(h) {
 			w.drop(h, Lost)
@@ -112,7 +112,7 @@ func (w *Worker) end(ctx context.Context, h *held, children []Shard) bool {
 				noted = err == nil && done
 			}
 			if noted && w.checkpoint(ctx, h, Position{Sequence: ShardEnd}, ids) {
-				w.cfg.OnEvent(Event{Ended, h.key})
+				w.cfg.OnEvent(Event{Kind: Ended, Key: h.key})
 				return true
 			}
 		}

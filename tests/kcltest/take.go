@@ -152,7 +152,7 @@ func (w *Worker) take(ctx context.Context, l Lease, kind EventKind) {
 		l.Counter++
 		l.seenAt = w.cfg.Clock()
 		w.seen[l.Key] = l
-		w.cfg.OnEvent(Event{kind, l.Key})
+		w.cfg.OnEvent(Event{Kind: kind, Key: l.Key, Counter: l.Counter})
 		w.keep(l)
 		return
 	}

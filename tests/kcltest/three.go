@@ -175,7 +175,7 @@ func (w *Worker) assignLeases(ctx context.Context, run int) {
 		to := least(counts)
 		if w.assign(ctx, l, to) {
 			counts[to]++
-			w.cfg.OnEvent(Event{Took, l.Key})
+			w.cfg.OnEvent(Event{Kind: Took, Key: l.Key, Counter: l.Counter + 1})
 		}
 	}
 	if run%balanceEvery != 0 {

@@ -38,6 +38,8 @@ type Progress struct {
 type Event struct {
 	Kind EventKind
 	Key  string
+	// Counter is the lease's counter with Took and Stole.
+	Counter int64
 }
 
 // EventKind is what happened to a lease.
@@ -263,7 +265,7 @@ func (w *Worker) drop(h *held, why EventKind) {
 	w.mu.Unlock()
 	h.cancel()
 	if mine {
-		w.cfg.OnEvent(Event{why, h.key})
+		w.cfg.OnEvent(Event{Kind: why, Key: h.key})
 	}
 }
 
