@@ -105,14 +105,16 @@ func (p *Polling) Next(ctx context.Context, holdsNothing func() bool) (Read, err
 	}
 	p.config.Budget.Settle(grant, len(read.Records), charge)
 	first := p.mean == 0
-	if len(read.Records) > 0 {
+	if n := len(out.Records); n > 0 {
 		// Per Kinesis record, since reads are limited in those: one may hold hundreds of user records. Of one that a
-		// checkpoint lies in, a part is charged only.
-		p.mean = meanOf(p.mean, max(charge, brought), len(out.Records))
+		// checkpoint lies in, a part is charged only, or nothing.
+		p.mean = meanOf(p.mean, max(charge, brought+int64(n)*recordOverhead), n)
 	}
 	p.notBefore = nextRead(began, brought, p.config.Spacing)
-	if first && len(read.Records) > 0 {
-		// The first read only learnt how large records are. Five reads a second leave room to follow it at once.
+	if first && len(out.Records) > 0 {
+		// The first read only learnt how large records are: behind a checkpoint it brings nothing but the record that the
+		// checkpoint names. Five reads a second leave room to follow it at once, and a pause here would be one in every
+		// hand-over of a lease.
 		p.notBefore = began
 	}
 	p.iterator = out.NextShardIterator

@@ -264,6 +264,16 @@ func TestTheFirstReadLearnsHowLargeRecordsAre(t *testing.T) {
 	}
 }
 
+// Behind a checkpoint the first read brings only the record that the checkpoint names, which is delivered already. It
+// used to be followed by a whole pause, in every restart and in every hand-over of a lease.
+func TestTheReadAfterACheckpointFollowsAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.config.Spacing = time.Hour
+	records := b.put("1", "2", "3")
+	p := b.reader(From{After: checkpoint.Position{Sequence: records[0].SequenceNumber}})
+	b.expect(p, "2 3")
+}
+
 func TestAHangingReadEndsWithItsContext(t *testing.T) {
 	b := newBench(t)
 	f := b.server.Inject(kinesistest.Fault{Operation: "GetRecords", Kind: kinesistest.Hang})
