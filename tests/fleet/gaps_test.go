@@ -10,11 +10,10 @@ import (
 
 // gap is the time for which nothing of a shard was published while it changed hands.
 type gap struct {
-	shard string
-	at    time.Time // of the first message after it
-	took  time.Duration
-	delay time.Duration // how old the first record was that was published after it
-	how   beginning     // of the tenure in which it ended
+	took        time.Duration
+	delay       time.Duration // how old the first record was that was published after it
+	tenure                    // in which it ended
+	last, first time.Time     // messages before and after it
 }
 
 // gapsOf finds in each shard the messages that come from another worker than the one before. The pause between reads and
@@ -46,10 +45,10 @@ func gapsOf(records map[string][]kinesistest.Record, messages []message, h histo
 				}
 				continue
 			}
-			g := gap{shard: shard, at: is.published, took: took, delay: is.published.Sub(arrivals[is.name])}
+			g := gap{took: took, delay: is.published.Sub(arrivals[is.name]), last: was.published, first: is.published}
 			for _, t := range h.tenures[shard] {
 				if t.worker == is.worker && !t.began.After(is.published.Add(clockStep)) {
-					g.how = t.how
+					g.tenure = t
 				}
 			}
 			gaps = append(gaps, g)
@@ -76,6 +75,7 @@ func (f *fleet) logGaps() {
 		}
 		if len(took) > 0 {
 			f.t.Logf("gaps of leases %s: %s", text, summary(took))
+			f.t.Logf("  of these: %s", parts(gaps, how))
 		}
 	}
 }
@@ -125,6 +125,22 @@ func durations[T any](list []T, of func(T) time.Duration) (all []time.Duration) 
 		all = append(all, of(x))
 	}
 	return all
+}
+
+// parts says where the time of gaps goes.
+func parts(gaps []gap, how beginning) string {
+	of := slices.DeleteFunc(slices.Clone(gaps), func(g gap) bool { return g.how != how || g.kept.IsZero() })
+	part := func(from, to func(gap) time.Time) string {
+		return summary(durations(of, func(g gap) time.Duration { return max(0, to(g).Sub(from(g))) }))
+	}
+	last, first := func(g gap) time.Time { return g.last }, func(g gap) time.Time { return g.first }
+	handed := func(g gap) time.Time { return g.handed }
+	if how != given {
+		return fmt.Sprintf("from the last message to the take %s, from there to the next message %s", part(last, handed), part(handed, first))
+	}
+	kept := func(g gap) time.Time { return g.kept }
+	return fmt.Sprintf("from the last message to GIVE %s, from there to the new owner's first KEEP %s, from there to its first message %s",
+		part(last, handed), part(handed, kept), part(kept, first))
 }
 
 // summary is the middle and the end of a list of times.

@@ -164,6 +164,9 @@ type tenure struct {
 	// began is when the write that began it was sent, ended when the one that ended it was answered; zero: it goes on.
 	began, ended time.Time
 	from         string // the checkpoint that it begins at
+	// handed is when the write that began it was answered, kept when its owner first renewed it. A lease that was given
+	// may be used from the latter on.
+	handed, kept time.Time
 	how          beginning
 	// before is whose tenure ended with the beginning of this one; "" if the lease was free.
 	before string
@@ -229,7 +232,7 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 		h.wrong = append(h.wrong, c.worker+" moved the checkpoint of "+key+" back, from "+was["checkpoint"]+" to "+is["checkpoint"])
 	}
 	if acquisition := is["kp_acq"]; acquisition != was["kp_acq"] {
-		t := tenure{shard: key, worker: workerOf(is.owner()), acquisition: acquisition, began: c.sent, from: is["checkpoint"], before: owner}
+		t := tenure{shard: key, worker: workerOf(is.owner()), acquisition: acquisition, began: c.sent, handed: c.answered, from: is["checkpoint"], before: owner}
 		switch {
 		case was.owner() == "":
 			t.how = found
@@ -249,6 +252,9 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 	moved := is.counter() != was.counter() || is.owner() != was.owner() || is["checkpoint"] != was["checkpoint"]
 	if was.owner() != "" && moved && c.worker != owner {
 		h.wrong = append(h.wrong, c.worker+" wrote as the owner of "+key+", which belonged to "+owner)
+	}
+	if n := len(list); n > 0 && list[n-1].kept.IsZero() && c.worker == list[n-1].worker {
+		list[n-1].kept = c.answered
 	}
 	if was.owner() != "" && is.owner() == "" {
 		end(released)
