@@ -58,6 +58,7 @@ type input struct {
 	connecting sync.Mutex
 	failures   int       // of Connect in a row; guarded by connecting
 	answered   time.Time // Kinesis' clock at its first answer; guarded by connecting
+	lost       *salvage  // of the lease table, if that was deleted; guarded by connecting
 
 	mu struct {
 		sync.Mutex
@@ -132,10 +133,15 @@ func (in *input) Connect(ctx context.Context) error {
 	case closed:
 		return service.ErrEndOfInput
 	case w != nil:
-		if _, trouble := w.state(); in.config.RecreatedStream != StartOver || !errors.Is(trouble, lease.ErrRecreatedStream) {
+		_, trouble := w.state()
+		startOver := in.config.RecreatedStream == StartOver && errors.Is(trouble, lease.ErrRecreatedStream)
+		if !startOver && !w.hasEnded() {
 			return reconnect(ctx, w)
 		}
 		in.forsake(ctx, w)
+		if errors.Is(trouble, lease.ErrTableGone) {
+			in.lost = salvageFrom(w, time.Now())
+		}
 	}
 	if err := in.begin(ctx); err != nil {
 		in.failures++
@@ -146,7 +152,7 @@ func (in *input) Connect(ctx context.Context) error {
 	return nil
 }
 
-// forsake ends the worker of a stream that is no more: nothing of it is good for the one created since.
+// forsake ends a worker that is of no use any more: its stream is no more, or its lease table.
 func (in *input) forsake(ctx context.Context, w *worker) {
 	in.mu.Lock()
 	leave := in.mu.leave
@@ -157,7 +163,7 @@ func (in *input) forsake(ctx context.Context, w *worker) {
 	}
 	defer leave()
 	if err := w.stop(ctx); err != nil {
-		in.log.Debugf("Not every lease of the old stream was released: %v", err)
+		in.log.Debugf("Not every lease of the old worker was released: %v", err)
 	}
 	in.mu.Lock()
 	in.mu.worker = nil
@@ -215,6 +221,9 @@ func (in *input) begin(ctx context.Context) error {
 			leave()
 		}
 	}()
+	if err := in.restoreTable(ctx, in.table(c)); err != nil {
+		return err
+	}
 	start, err := bootstrap(ctx, c.kinesis, in.table(c), in.config, s, in.once)
 	if err != nil {
 		return err

@@ -385,6 +385,13 @@ func (r *run) resumeFrom() retrieval.From {
 	return retrieval.From{After: r.mu.last}
 }
 
+// confirmed is the end of what is confirmed without a gap, or the checkpoint that the run began with.
+func (r *run) confirmed() checkpoint.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.tracker.Confirmed()
+}
+
 // holdsNothing tells whether the shard holds no record at all.
 func (r *run) holdsNothing() bool {
 	r.mu.Lock()

@@ -53,6 +53,7 @@ type worker struct {
 		// turned is closed and replaced whenever trouble appears or goes.
 		turned  chan struct{}
 		stopped bool
+		ended   bool // no lease is kept any more, and the trouble is why: it needs another worker
 	}
 }
 
@@ -110,7 +111,12 @@ func (w *worker) run() {
 	w.owned.Go(func() {
 		if err := w.manager.Run(w.ctx); err != nil && w.ctx.Err() == nil {
 			w.in.log.Errorf("Keeping leases has stopped: %v", err)
-			w.setTrouble(fmt.Errorf("keeping leases: %w", err))
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if !w.mu.stopped {
+				w.mu.ended = true
+				w.setTroubleLocked(err)
+			}
 		}
 	})
 }
@@ -323,6 +329,7 @@ func (w *worker) startLocked(h *lease.Held, from retrieval.From, hashes kpl.Hash
 		r.end()
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.noteReachedLocked(r)
 		if w.mu.runs[key] == r { // a later run of the same shard may have begun
 			delete(w.mu.runs, key)
 		}
@@ -391,8 +398,8 @@ func (w *worker) lookAgain() error {
 func (w *worker) setTrouble(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.mu.stopped {
-		return // the stop was told, and is final
+	if w.mu.stopped || w.mu.ended {
+		return // that was told, and is final
 	}
 	w.setTroubleLocked(err)
 }
@@ -405,6 +412,13 @@ func (w *worker) setTroubleLocked(err error) {
 		close(w.mu.turned)
 		w.mu.turned = make(chan struct{})
 	}
+}
+
+// hasEnded tells whether this worker will never work again.
+func (w *worker) hasEnded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.ended
 }
 
 // state returns what is wrong with the component as a whole, and a channel that is closed when that turns.

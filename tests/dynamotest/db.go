@@ -230,22 +230,52 @@ func (db *DB) Item(tableName string, key map[string]types.AttributeValue) map[st
 func (db *DB) Put(tableName string, it map[string]types.AttributeValue) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.putLocked(tableName, it)
+}
+
+// putLocked must be called with mu held.
+func (db *DB) putLocked(tableName string, items ...map[string]types.AttributeValue) {
 	t := db.mu.tables[tableName]
 	if t == nil {
 		panic("dynamotest: Put: no table " + tableName)
 	}
-	stored := make(item, len(it))
-	for name, v := range it {
-		normal, err := normalised(v)
-		if err != nil {
-			panic("dynamotest: Put: attribute " + name + ": " + err.Error())
+	for _, it := range items {
+		stored := make(item, len(it))
+		for name, v := range it {
+			normal, err := normalised(v)
+			if err != nil {
+				panic("dynamotest: Put: attribute " + name + ": " + err.Error())
+			}
+			stored[name] = normal
 		}
-		stored[name] = normal
+		if err := t.checkItem(stored); err != nil {
+			panic("dynamotest: Put: " + err.Error())
+		}
+		db.store(t, "", stored)
 	}
-	if err := t.checkItem(stored); err != nil {
-		panic("dynamotest: Put: " + err.Error())
+}
+
+// AddTable makes a table with a hash key of type S, usable at once, with items in it. It panics where there is one.
+func (db *DB) AddTable(tableName, key string, items ...map[string]types.AttributeValue) {
+	db.mu.Lock()
+	_, err := db.createTable(&tableRequest{
+		TableName: tableName, BillingMode: "PAY_PER_REQUEST",
+		AttributeDefinitions: []attributeDefinition{{key, "S"}}, KeySchema: []keyElement{{key, "HASH"}},
+	})
+	if err != nil {
+		db.mu.Unlock()
+		panic("dynamotest: AddTable: " + err.Error())
 	}
-	db.store(t, "", stored)
+	db.mu.tables[tableName].activeAt = time.Time{}
+	defer db.mu.Unlock() // also when an item is refused
+	db.putLocked(tableName, items...)
+}
+
+// DropTable removes a table directly, past all faults, delays and protection. A missing one is no error.
+func (db *DB) DropTable(tableName string) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	delete(db.mu.tables, tableName)
 }
 
 // DeleteItem removes an item directly, past all faults and conditions.
