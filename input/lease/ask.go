@@ -18,6 +18,7 @@ const (
 
 // asking is an ask under way, as the manager's goroutine knows it.
 type asking struct {
+	since  time.Duration
 	cancel context.CancelFunc
 	// news brings the lease as scans show it, the newest only: it takes the place of looks that are not permitted.
 	news chan Lease

@@ -19,7 +19,8 @@ func (m *Manager) Ask(wants, grants func(key string) bool) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(known)) {
 			l := known[key].lease
-			if l.IsOurs() && l.Owner != v.worker && !l.Ended() && !v.busy[key] && !v.asked[key] && !planned[key] && wants(key) {
+			_, asked := v.asked[key]
+			if l.IsOurs() && l.Owner != v.worker && !l.Ended() && !v.busy[key] && !asked && !planned[key] && wants(key) {
 				d.ask = append(d.ask, l)
 			}
 		}

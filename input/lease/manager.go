@@ -328,14 +328,14 @@ func (m *Manager) startScan(ctx context.Context, now time.Duration) {
 
 // view is what a plan is made from.
 func (m *Manager) view(now time.Duration) view {
-	asked := make(map[string]bool, len(m.asking))
-	for key := range m.asking {
-		asked[key] = true
+	asked := make(map[string]time.Duration, len(m.asking))
+	for key, a := range m.asking {
+		asked[key] = a.since
 	}
 	return view{
 		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
 		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, asked: asked, giving: m.giving,
-		takes: max(1, parallelTakes-m.starting), mayTake: m.cfg.MayTake, stoleAt: m.stoleAt, now: now,
+		pending: m.starting, mayTake: m.cfg.MayTake, stoleAt: m.stoleAt, now: now,
 	}
 }
 
@@ -356,9 +356,6 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	}
 	m.lacking = d.leftover > 0
 	for _, l := range d.take {
-		if m.starting >= parallelTakes {
-			break // as soon as one of them has an outcome, there is another plan
-		}
 		if a := m.asking[l.Key]; a != nil {
 			a.cancel() // it has its actor; the plan after that one's end takes it
 			continue
@@ -382,10 +379,13 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	}
 	for _, l := range d.ask {
 		if m.asking[l.Key] == nil && !m.busy[l.Key] {
-			m.startAsk(ctx, l)
+			m.startAsk(ctx, l, now)
 		}
 	}
 	m.publish(d)
+	if d.contested {
+		m.nextScan = min(m.nextScan, m.started+m.cfg.Failover/contestedScans)
+	}
 	next = now + m.cfg.Failover
 	if !m.scanning {
 		next = m.nextScan
@@ -424,9 +424,9 @@ func (m *Manager) decideAsks(now time.Duration) {
 	clear(m.pending)
 }
 
-func (m *Manager) startAsk(ctx context.Context, l Lease) {
+func (m *Manager) startAsk(ctx context.Context, l Lease, now time.Duration) {
 	askCtx, cancel := context.WithCancel(ctx)
-	a := &asking{cancel: cancel, news: make(chan Lease, 1)}
+	a := &asking{since: now, cancel: cancel, news: make(chan Lease, 1)}
 	m.asking[l.Key] = a
 	m.asks.Add(1)
 	m.wg.Go(func() {

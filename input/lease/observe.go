@@ -9,6 +9,8 @@ type observation struct {
 	// seenAt is when the answer with this counter arrived first: the owner's stamp is from before that write was sent,
 	// so its fence ends before the observer's patience.
 	seenAt time.Duration
+	// movedAt is when the lease was last seen to change hands, or to begin or end being work.
+	movedAt time.Duration
 	// confirmed is set when a later scan showed the counter unchanged.
 	confirmed bool
 	// tried is set when a take failed or gave up since the last scan; the next scan comes first then.
@@ -30,10 +32,13 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 	for _, l := range leases {
 		o, ok := known[l.Key]
 		switch {
-		case !ok || l.Counter > o.lease.Counter:
-			o = observation{lease: l, seenAt: now, askAfter: o.askAfter}
+		case !ok:
+			o = observation{lease: l, seenAt: now, movedAt: now}
+		case l.Counter > o.lease.Counter:
+			o = observation{lease: l, seenAt: now, movedAt: o.lastMove(l, now), askAfter: o.askAfter}
 		case l.Counter == o.lease.Counter:
 			// Attributes that move without the counter (kp_start, a hand-over of KCL 3.x) are taken as they are now.
+			o.movedAt = o.lastMove(l, now)
 			o.lease, o.confirmed = l, true
 		default:
 			// A stale read, or an item that was deleted and created again. Which of them is told by the item that a
@@ -49,7 +54,14 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 // corrected is the observation of a lease as a failed condition returned it. That answer is consistent, so it replaces
 // what is remembered even with a lower counter, and the patience starts anew.
 func corrected(l Lease, now time.Duration) observation {
-	return observation{lease: l, seenAt: now, tried: true}
+	return observation{lease: l, seenAt: now, movedAt: now, tried: true}
+}
+
+func (o observation) lastMove(l Lease, now time.Duration) time.Duration {
+	if l.Owner != o.lease.Owner || l.CheckpointOwner != o.lease.CheckpointOwner || l.Ended() != o.lease.Ended() {
+		return now
+	}
+	return o.movedAt
 }
 
 // patience is how long the counter of a lease must stand still until it may be taken from its owner. An owner of ours

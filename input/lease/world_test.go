@@ -280,7 +280,8 @@ func (k *worker) plan(known map[string]observation, v view) decisions {
 	}
 	for _, key := range p.wanted {
 		o := known[key]
-		if l := o.lease; l.IsOurs() && l.Owner != v.worker && !v.busy[key] && !v.asked[key] && !o.tried && v.now >= o.askAfter && !o.isExpired(v.failover, v.now) {
+		_, asked := v.asked[key]
+		if l := o.lease; l.IsOurs() && l.Owner != v.worker && !v.busy[key] && !asked && !o.tried && v.now >= o.askAfter && !o.isExpired(v.failover, v.now) {
 			d.ask = append(d.ask, l)
 		}
 	}
