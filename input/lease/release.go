@@ -98,7 +98,8 @@ func (h *Held) retain(ctx context.Context) ending {
 		case err != nil:
 			failures++
 		case a.failed && judgeKeep(h.own.worker, h.own.acquisition, a.lease, a.found) == verdictLost:
-			return *lostTo(a)
+			// Deleted, or a KCL worker wants it. That costs nothing: the shard is read.
+			return ending{cause: ErrReleased, known: true, found: a.found, lease: a.lease}
 		default:
 			failures = 0
 			h.adopt(a.lease)

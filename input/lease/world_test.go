@@ -136,6 +136,7 @@ type worker struct {
 	log    testLog
 	cancel context.CancelFunc
 	done   chan struct{}
+	ran    error // what Run returned; set before done is closed
 
 	mu struct {
 		sync.Mutex
@@ -173,7 +174,7 @@ func (k *worker) run() *worker {
 	k.cancel, k.done = cancel, make(chan struct{})
 	go func() {
 		defer close(k.done)
-		_ = k.m.Run(ctx)
+		k.ran = k.m.Run(ctx)
 	}()
 	k.w.t.Cleanup(k.kill)
 	return k
@@ -246,6 +247,7 @@ type policy struct {
 	quiet        bool     // asks for nothing else
 	grant, judge bool     // whether asks are granted, if that is to be decided here
 	silent       bool     // asks are never answered
+	kcl2         bool     // a KCL 2.x worker is said to live
 }
 
 func (k *worker) policy(change func(*policy)) *worker {
@@ -272,6 +274,7 @@ func (k *worker) plan(known map[string]observation, v view) decisions {
 	p := k.mu.policy
 	k.mu.Unlock()
 	d := makePlan(known, v)
+	d.kcl2 = d.kcl2 || p.kcl2
 	if p.quiet {
 		d.ask = nil
 	}
