@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"strings"
 
 	"github.com/apache/pulsar-client-go/oauth2"
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/apache/pulsar-client-go/pulsar/auth"
+	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
 // authConfig names how the client shows the broker who it is. At most one method is enabled.
@@ -19,6 +22,7 @@ type authConfig struct {
 type tokenConfig struct {
 	enabled bool
 	token   string
+	file    string
 }
 
 type oauth2Config struct {
@@ -29,13 +33,55 @@ type oauth2Config struct {
 	privateKeyFile string
 }
 
+const (
+	bothTokensRule = `token and file are both set, set one of them`
+	noTokenRule    = `must not be empty when auth.token.enabled is true, or else auth.token.file must name a file with the token`
+)
+
+func authField() *service.ConfigField {
+	return service.NewObjectField(fieldAuth,
+		service.NewObjectField("oauth2",
+			service.NewBoolField("enabled").Description("Whether to ask an authorization server for a token, by the client credentials flow.").Default(false),
+			service.NewStringField("audience").Description("The audience that the token is for. Some servers need none.").Default(""),
+			service.NewStringField("issuer_url").Description("The URL of the authorization server.").Default(""),
+			service.NewStringField("scope").Description("The scopes to ask for, separated by spaces. By default none.").Default(""),
+			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON.").Default(""),
+		).
+			Description("Parameters for OAuth 2.0 authentication.").
+			LintRule(`root = match {
+  !this.enabled.or(false) => [],
+  this.issuer_url.or("").re_match("^https?://.+") == false => [ "auth.oauth2.issuer_url: must be the https:// URL of the authorization server when auth.oauth2.enabled is true" ],
+  this.private_key_file.or("") == "" => [ "auth.oauth2.private_key_file: must name the file with the client's credentials when auth.oauth2.enabled is true" ],
+  _ => [],
+}`),
+		service.NewObjectField("token",
+			service.NewBoolField("enabled").Description("Whether to present the token.").Default(false),
+			service.NewStringField("token").Description("The token, usually a JSON Web Token. Better `${PULSAR_TOKEN}` than the token itself.").Default("").Secret(),
+			service.NewStringField("file").Description("The path of a file that holds the token, instead of `token`. It is read again whenever a connection is made or the broker asks for a new token, so a token that is replaced in the file is taken up without a restart. Surrounding white space is cut off.").Default("").Example("/var/run/secrets/pulsar/token"),
+		).
+			Description("Parameters for token authentication.").
+			LintRule(`root = match {
+  this.token.or("") != "" && this.file.or("") != "" => [ "auth.token: `+bothTokensRule+`" ],
+  !this.enabled.or(false) => [],
+  this.token.or("") == "" && this.file.or("") == "" => [ "auth.token.token: `+noTokenRule+`" ],
+  _ => [],
+}`),
+	).
+		Description("How to authenticate with the brokers. At most one method can be enabled; by default none is.").
+		Optional().
+		LintRule(`root = if this.oauth2.enabled.or(false) && this.token.enabled.or(false) { [ "auth: token and oauth2 are both enabled, enable one of them" ] }`)
+}
+
 // validate holds the rules that need no file and no network. The config linter has the same ones.
 func (c authConfig) validate() error {
 	if c.token.enabled && c.oauth2.enabled {
 		return errors.New("auth: token and oauth2 are both enabled, enable one of them")
 	}
-	if c.token.enabled && c.token.token == "" {
-		return errors.New("auth.token.token: must not be empty when auth.token.enabled is true")
+	if c.token.token != "" && c.token.file != "" {
+		return errors.New("auth.token: " + bothTokensRule)
+	}
+	if c.token.enabled && c.token.token == "" && c.token.file == "" {
+		return errors.New("auth.token.token: " + noTokenRule)
 	}
 	if !c.oauth2.enabled {
 		return nil
@@ -54,11 +100,7 @@ func (c authConfig) validate() error {
 func (c authConfig) provider() (pulsar.Authentication, error) {
 	switch {
 	case c.token.enabled:
-		p, err := auth.NewAuthenticationTokenWithParams(map[string]string{"token": c.token.token})
-		if err != nil {
-			return nil, fmt.Errorf("using auth.token: %w", err)
-		}
-		return p, nil
+		return c.token.provider()
 	case c.oauth2.enabled:
 		// The client reads the file when it connects, and tells what is wrong with it in its log.
 		key, err := oauth2.NewClientCredentialsProviderFromKeyFile(c.oauth2.privateKeyFile).GetClientCredentials()
@@ -82,4 +124,33 @@ func (c authConfig) provider() (pulsar.Authentication, error) {
 	default:
 		return nil, nil
 	}
+}
+
+// provider builds the token's authentication.
+func (c tokenConfig) provider() (pulsar.Authentication, error) {
+	if c.file == "" {
+		p, err := auth.NewAuthenticationTokenWithParams(map[string]string{"token": c.token})
+		if err != nil {
+			return nil, fmt.Errorf("using auth.token: %w", err)
+		}
+		return p, nil
+	}
+	// The client's own reader of a file cuts off blanks and line feeds, but not the carriage return of a file that was
+	// written on Windows, and its errors do not say where the file is named.
+	read := func() (string, error) {
+		data, err := os.ReadFile(c.file)
+		if err != nil {
+			return "", fmt.Errorf("reading auth.token.file: %w", err)
+		}
+		token := strings.TrimSpace(string(data))
+		if token == "" {
+			return "", fmt.Errorf("reading auth.token.file: %s is empty", c.file)
+		}
+		return token, nil
+	}
+	// The client would read it when it connects, and try again for ever.
+	if _, err := read(); err != nil {
+		return nil, err
+	}
+	return auth.NewAuthenticationTokenFromSupplier(read), nil
 }

@@ -62,7 +62,7 @@ func BenchmarkWriteBatch(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer client.Close()
-		p, err := client.CreateProducer(pulsar.ProducerOptions{Topic: "t", MaxPendingMessages: maxPending, SendTimeout: -1})
+		p, err := client.CreateProducer(pulsar.ProducerOptions{Topic: "t", MaxPendingMessages: clientPending(maxInFlight), SendTimeout: -1})
 		if err != nil {
 			b.Fatal(err)
 		}

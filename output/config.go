@@ -1,14 +1,10 @@
 package output
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 
-	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
@@ -26,9 +22,16 @@ const (
 	fieldHashingScheme     = "hashing_scheme"
 	fieldCompression       = "compression"
 	fieldBatching          = "producer_batching"
+	fieldCompressionLevel  = "compression_level"
+	fieldChunking          = "chunking"
+	fieldDeadLetterTopic   = "dead_letter_topic"
+	fieldProducerName      = "producer_name"
+	fieldMaxPending        = "max_pending_messages"
+	fieldMaxPendingBytes   = "max_pending_bytes"
 	fieldSendTimeout       = "send_timeout"
 	fieldConnectionTimeout = "connection_timeout"
 	fieldOperationTimeout  = "operation_timeout"
+	fieldReconnectBackoff  = "reconnect_backoff"
 )
 
 // defaultKey names the metadata entry in which the kinesis_pulsar input puts a record's message key.
@@ -37,24 +40,50 @@ const defaultKey = `${! metadata("pulsar_key").or("") }`
 // defaultPropertyPrefix selects the metadata that the kinesis_pulsar input adds for consumers.
 const defaultPropertyPrefix = "kinesis."
 
-var compressions = map[string]pulsar.CompressionType{
-	"lz4":    pulsar.LZ4,
-	"none":   pulsar.NoCompression,
-	"zstd":   pulsar.ZSTD,
-	"zlib":   pulsar.ZLib,
-	"snappy": pulsar.SNAPPY,
-}
-
 // serviceURL holds one or more brokers or proxies, as the client takes them.
 var serviceURL = regexp.MustCompile(`^pulsar(\+ssl)?://[^/?#,\s]+(,[^/?#,\s]+)*/?$`)
 
 // topicName is topic, tenant/namespace/topic, or either with persistent:// or non-persistent:// and all three parts.
 var topicName = regexp.MustCompile(`^([^/:\s]+|[^/:\s]+/[^/:\s]+/[^/\s]+|(non-)?persistent://[^/:\s]+/[^/:\s]+/\S+)$`)
 
+// producerName is what a configured name must look like: brokers take nearly anything, operators and their tools do not.
+var producerName = regexp.MustCompile(`^\S{0,128}$`)
+
+// Values of the field chunking.
+const (
+	chunkingAuto = "auto"
+	chunkingOff  = "off"
+)
+
+// mostPending bounds max_pending_messages: the client makes room for all of them for every partition.
+const mostPending = 1 << 20
+
 const (
 	urlRule   = `must be pulsar://host:6650, or pulsar+ssl://host:6651 with TLS (several hosts: pulsar://a:6650,b:6650)`
 	topicRule = `must be a topic name such as orders, tenant/namespace/orders or persistent://tenant/namespace/orders`
+
+	deadLetterRule = `must be another topic than ` + fieldTopic + `: consumers would get the refused records in between the others`
+	tlsRule        = `has no effect with a url that begins with pulsar://, write pulsar+ssl://`
+	levelRule      = `has an effect with compression: zstd only, leave it out`
+	backoffRule    = `initial_interval must not be longer than max_interval`
+
+	producerNameRule = `must have at most 128 characters, and no white space among them`
 )
+
+// fieldsRule is about fields that contradict each other. A spec has one rule only.
+const fieldsRule = `
+root = [
+  if this.url.or("").string().has_prefix("pulsar://") && (this.tls.root_cas_file.or("") != "" || this.tls.root_cas.or("") != "" || this.tls.skip_cert_verify.or(false) == true || this.tls.client_certs.or([]).length() > 0) {
+    "` + fieldTLS + `: ` + tlsRule + `"
+  } else { deleted() },
+  if this.compression_level.or("default").string().lowercase() != "default" && this.compression.or("lz4").string().lowercase() != "zstd" {
+    "` + fieldCompressionLevel + `: ` + levelRule + `"
+  } else { deleted() },
+  if this.dead_letter_topic.or("") != "" && this.dead_letter_topic == this.topic.or("") {
+    "` + fieldDeadLetterTopic + `: ` + deadLetterRule + `"
+  } else { deleted() },
+]
+`
 
 // Spec describes the output's configuration.
 func Spec() *service.ConfigSpec {
@@ -84,16 +113,18 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				Description(fmt.Sprintf("The topic to write to. Partitioned topics are found out by themselves, and so are partitions that are added later. A topic without interpolation costs nothing per message and is verified when the output starts. With interpolation up to %d topics are held open, and closed after %s without a message.", maxTopics, idleLimit)).
 				Example("persistent://public/default/orders").
 				Example(`orders-${! json("region") }`).
-				LintRule(lintUnless(fmt.Sprintf(`this.contains("${!") || this.re_match(%q)`, topicName), fieldTopic+": "+topicRule)),
+				LintRule(textRule(fieldTopic, fmt.Sprintf(`this.re_match(%q)`, topicName), topicRule)),
 			service.NewInterpolatedStringField(fieldKey).
 				Description("The key of each message. It chooses the partition, and messages of one key stay in order. An empty key means none: such messages go to the partitions in turn, one batch to each. By default it is the metadata entry `pulsar_key`, which the `kinesis_pulsar` input sets; messages of other inputs have none. A lone reference to a metadata entry that a message does not have gives no key, where other interpolations would give the text `null`.").
 				Default(defaultKey).
 				Example("${! json(\"customer.id\") }").
-				Example(""),
+				Example("").
+				LintRule(textRule(fieldKey, "true", "")),
 			service.NewInterpolatedStringField(fieldOrderingKey).
 				Description("The ordering key of each message, for Key_Shared subscriptions that must group by something else than the key. If it is not empty it chooses the partition too, instead of the key. By default there is none, as with the Java connector.").
 				Default("").
 				Example("${! @tenant }").
+				LintRule(textRule(fieldOrderingKey, "true", "")).
 				Advanced(),
 			service.NewMetadataFilterField(fieldProperties).
 				Description("Which metadata become properties of the message, under their full names. By default those that begin with `kinesis.`, which the `kinesis_pulsar` input sets. Each property costs about 1 µs a message; for none, set `include_prefixes: []`.").
@@ -115,6 +146,15 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				Description("How batches are compressed on the way and in storage. Consumers see nothing of it.").
 				Default("lz4").
 				LintRule(enumRule(fieldCompression, "lz4", "none", "zstd", "zlib", "snappy")),
+			service.NewStringAnnotatedEnumField(fieldCompressionLevel, map[string]string{
+				"default": "What the codec's authors chose.",
+				"faster":  "Less CPU, larger.",
+				"better":  "Smaller, for more CPU.",
+			}).
+				Description("How hard `zstd` tries. The other codecs of the client have no levels, so setting it beside them is an error.").
+				Default("default").
+				LintRule(enumRule(fieldCompressionLevel, "default", "faster", "better")).
+				Advanced(),
 			service.NewStringAnnotatedEnumField(fieldHashingScheme, map[string]string{
 				string(hashMurmur3):    "Pulsar IO's own choice, so the partitions that the Java Kinesis connector has used.",
 				string(hashJavaString): "The Pulsar client's default, so the partitions that Redpanda Connect's output has used.",
@@ -132,6 +172,31 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 			).
 				Description("How messages are packed for Pulsar. This is not Benthos' `batching`: it neither delays nor merges the batches of a pipeline.").
 				Advanced(),
+			service.NewStringAnnotatedEnumField(fieldChunking, map[string]string{
+				chunkingAuto: "It is cut into chunks that the consumers' clients put together again, in its place among the others.",
+				chunkingOff:  "It is refused: an error of that record alone, see `" + fieldDeadLetterTopic + "`. For consumers that can't read chunks, and for compacted topics.",
+			}).
+				Description("What happens to a message that is larger than the broker's `maxMessageSize`, which the broker tells when the client connects (5 MiB unless it was changed; Kinesis records can have 10 MiB). Chunks are sent by a second producer of the same partition, which is made when it is needed first, after everything that comes before the message is confirmed, and nothing that comes after is sent before the message is; so each such message costs its batch two round trips. Topics that begin with `non-persistent://` cannot hold chunks: there it is `off`.").
+				Default(chunkingAuto).
+				LintRule(enumRule(fieldChunking, chunkingAuto, chunkingOff)).
+				Advanced(),
+			service.NewStringField(fieldDeadLetterTopic).
+				Description("A topic for messages that can never be published as they are: too large with `"+fieldChunking+": off`, or with a field such as `"+fieldTopic+"` or `"+fieldEventTime+"` that resolves to nothing valid. Such a message goes there as it is, whatever its size, with its key and its properties and with these on top: `dead_letter.cause`, `dead_letter.topic`, `dead_letter.shard` and `dead_letter.sequence_number`, the last two if the `kinesis_pulsar` input has set them. It is confirmed there before what follows it is sent, and then counts as delivered. While the dead-letter topic itself can't be written to, the message is tried again, and its shard waits.\n\nWithout it, the default, the message is an error of its own: Benthos' `fallback` output can catch it; if nothing does, it stops its shard, which tries it again every minute, and no other.").
+				Default("").
+				Example("persistent://public/default/orders-refused").
+				LintRule(lintUnless(fmt.Sprintf(`this == "" || this.re_match(%q)`, topicName), fieldDeadLetterTopic+": "+topicRule)).
+				Advanced(),
+			service.NewStringField(fieldProducerName).
+				Description("What the names of this output's producers begin with, as operators see them in the statistics of a topic. Each gets a unique ending, since a broker refuses a name that is connected already. By default the broker makes the names.").
+				Default("").
+				Example("orders-from-kinesis").
+				LintRule(lintUnless(fmt.Sprintf(`this.re_match(%q)`, producerName), fieldProducerName+": "+producerNameRule)).
+				Advanced(),
+			positiveIntField(fieldMaxPending, maxInFlight, "The most messages of one partition that may wait for Pulsar's confirmation; what comes then waits before it is sent. The default allows 800,000 messages a second if a confirmation takes 10 ms. Each costs about 100 bytes per partition, whether it is in use or not.").
+				LintRule(lintUnless(fmt.Sprintf(`this > 0 && this <= %d`, mostPending), fmt.Sprintf("%s: must be from 1 to %d", fieldMaxPending, mostPending))).
+				Advanced(),
+			positiveIntField(fieldMaxPendingBytes, maxBytesInFlight, "The most bytes of payload of one partition that may wait for Pulsar's confirmation. The client needs up to two and a half times as much memory for them. A message that is larger is sent when no other is waiting. The default, 4 MiB, allows 400 MB a second if a confirmation takes 10 ms. Together with the number of partitions it bounds what the output holds; the input's `maxBufferedBytes` bounds it too.").
+				Advanced(),
 			service.NewStringField(fieldSendTimeout).
 				Description("How long a message may wait for Pulsar's confirmation before it fails. `0s`, the default, means for ever, as with the Java connector: the client re-sends when the broker is back. With a limit, a message that timed out may still be stored, and what follows it arrives before its repetition: duplicates, and a broken order, in exchange for an error.").
 				Default("0s").
@@ -140,10 +205,14 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				Advanced(),
 			durationField(fieldConnectionTimeout, "5s", "How long the establishment of a connection may take, TLS included. Without a limit of its own the operating system's would count, which is about two minutes.").Advanced(),
 			durationField(fieldOperationTimeout, "30s", "How long a question to the broker, such as for a topic's partitions or for a new producer, may take with all its repetitions. The default is the client's: a topic that has to be loaded by another broker can take long.").Advanced(),
+			service.NewObjectField(fieldReconnectBackoff,
+				durationField("initial_interval", "100ms", "The pause after the first try."),
+				durationField("max_interval", "5s", "The longest pause. Each is twice the one before. The client's own would grow to a minute, and leave a topic alone for as long after an outage."),
+			).
+				Description("The pauses between tries to connect a producer again after a connection was lost, or to make one that was refused. They have up to a fifth of chance in them, so that producers do not come back all at once.").
+				Advanced(),
 		).
-		LintRule(`root = if this.url.or("").string().has_prefix("pulsar://") && (this.tls.root_cas_file.or("") != "" || this.tls.root_cas.or("") != "" || this.tls.skip_cert_verify.or(false) == true || this.tls.client_certs.or([]).length() > 0) {
-  [ "tls: has no effect with a url that begins with pulsar://, write pulsar+ssl://" ]
-}`).
+		LintRule(fieldsRule).
 		Example("Kinesis to Pulsar", "The plain pair: what the Java connector does, without its losses.", `
 input:
   kinesis_pulsar:
@@ -168,37 +237,19 @@ output:
 `)
 }
 
-func authField() *service.ConfigField {
-	return service.NewObjectField(fieldAuth,
-		service.NewObjectField("oauth2",
-			service.NewBoolField("enabled").Description("Whether to ask an authorization server for a token, by the client credentials flow.").Default(false),
-			service.NewStringField("audience").Description("The audience that the token is for. Some servers need none.").Default(""),
-			service.NewStringField("issuer_url").Description("The URL of the authorization server.").Default(""),
-			service.NewStringField("scope").Description("The scopes to ask for, separated by spaces. By default none.").Default(""),
-			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON.").Default(""),
-		).
-			Description("Parameters for OAuth 2.0 authentication.").
-			LintRule(`root = match {
-  !this.enabled.or(false) => [],
-  this.issuer_url.or("").re_match("^https?://.+") == false => [ "auth.oauth2.issuer_url: must be the https:// URL of the authorization server when auth.oauth2.enabled is true" ],
-  this.private_key_file.or("") == "" => [ "auth.oauth2.private_key_file: must name the file with the client's credentials when auth.oauth2.enabled is true" ],
-  _ => [],
-}`),
-		service.NewObjectField("token",
-			service.NewBoolField("enabled").Description("Whether to present the token.").Default(false),
-			service.NewStringField("token").Description("The token, usually a JSON Web Token. Better `${PULSAR_TOKEN}` than the token itself.").Default("").Secret(),
-		).
-			Description("Parameters for token authentication.").
-			LintRule(`root = if this.enabled.or(false) && this.token.or("") == "" { [ "auth.token.token: must not be empty when auth.token.enabled is true" ] }`),
-	).
-		Description("How to authenticate with the brokers. At most one method can be enabled; by default none is.").
-		Optional().
-		LintRule(`root = if this.oauth2.enabled.or(false) && this.token.enabled.or(false) { [ "auth: token and oauth2 are both enabled, enable one of them" ] }`)
-}
-
 // isDuration is parse_duration for lint rules. Those are compiled when this package is initialised, before the package
 // with that method may be, and a rule that does not compile is a complaint about every value.
 const isDuration = `this.re_match("^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)(([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*$|^0$")`
+
+// textRule is a lint rule for an interpolated field: whether a constant is good is told by the condition, and an
+// interpolation must not refer to a metadata entry as one would guess it.
+func textRule(name, constantIsGood, complaint string) string {
+	return fmt.Sprintf(`root = match {
+  this.contains("${!") && this.re_match(%q) => [ %q ],
+  this.contains("${!") || %s => [],
+  _ => [ %q ],
+}`, dottedMetadata, name+": "+dottedRuleOf(name), constantIsGood, name+": "+complaint)
+}
 
 // lintUnless is a lint rule that complains unless a Bloblang condition holds.
 func lintUnless(condition, complaint string) string {
@@ -223,205 +274,4 @@ func positiveIntField(name string, byDefault int, description string) *service.C
 		Description(description).
 		Default(byDefault).
 		LintRule(lintUnless(`this > 0`, name+": must be at least 1"))
-}
-
-// config is the configuration with its values checked and in Go's types.
-type config struct {
-	url               string
-	topic             text
-	key               text
-	orderingKey       text
-	properties        *service.MetadataFilter
-	eventTime         eventTime
-	maxInFlight       int
-	tls               *tls.Config // nil without TLS
-	auth              authConfig
-	compression       pulsar.CompressionType
-	hashing           hashingScheme
-	batching          batchingConfig
-	sendTimeout       time.Duration // negative: none
-	connectionTimeout time.Duration
-	operationTimeout  time.Duration
-}
-
-type batchingConfig struct {
-	enabled         bool
-	maxPublishDelay time.Duration
-	maxMessages     int
-	maxSize         int // bytes
-}
-
-// parseConfig reads and checks the configuration. The checks are those of the lint rules too: not everything that is run
-// was linted before. It reads the TLS files, and uses no network.
-func parseConfig(p *service.ParsedConfig) (*config, error) {
-	c := &config{}
-	var err error
-	read := func(f func() error) {
-		if err == nil {
-			err = f()
-		}
-	}
-	read(func() error { c.url, err = p.FieldString(fieldURL); return err })
-	read(func() error { return c.readTexts(p) })
-	read(func() error { return c.readEventTime(p) })
-	read(func() error {
-		c.properties, err = p.FieldMetadataFilter(fieldProperties)
-		return inField(fieldProperties, err)
-	})
-	read(func() error { c.maxInFlight, err = p.FieldMaxInFlight(); return err })
-	read(func() error { return c.readTLS(p) })
-	read(func() error { return c.readAuth(p.Namespace(fieldAuth)) })
-	read(func() error { return c.readEnums(p) })
-	read(func() error { return c.readBatching(p.Namespace(fieldBatching)) })
-	read(func() error { c.sendTimeout, err = duration(p, fieldSendTimeout, 0); return err })
-	read(func() error { c.connectionTimeout, err = duration(p, fieldConnectionTimeout, 1); return err })
-	read(func() error { c.operationTimeout, err = duration(p, fieldOperationTimeout, 1); return err })
-	if err != nil {
-		return nil, err
-	}
-	if c.sendTimeout == 0 {
-		c.sendTimeout = -1 // 0 means 30 s to the client
-	}
-	return c, c.validate()
-}
-
-func inField(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", name, err)
-}
-
-func (c *config) readTexts(p *service.ParsedConfig) error {
-	for name, to := range map[string]*text{fieldTopic: &c.topic, fieldKey: &c.key, fieldOrderingKey: &c.orderingKey} {
-		raw, err := p.FieldString(name)
-		if err != nil {
-			return err
-		}
-		expr, err := p.FieldInterpolatedString(name)
-		if err != nil {
-			return inField(name, err)
-		}
-		*to = newText(raw, expr)
-	}
-	return nil
-}
-
-func (c *config) readEventTime(p *service.ParsedConfig) error {
-	raw, err := p.FieldString(fieldEventTime)
-	if err != nil {
-		return err
-	}
-	expr, err := p.FieldInterpolatedString(fieldEventTime)
-	if err != nil {
-		return inField(fieldEventTime, err)
-	}
-	c.eventTime, err = newEventTime(raw, expr)
-	return inField(fieldEventTime, err)
-}
-
-func (c *config) readTLS(p *service.ParsedConfig) error {
-	settings, err := p.FieldTLS(fieldTLS)
-	if err != nil {
-		return inField(fieldTLS, err)
-	}
-	if strings.HasPrefix(c.url, "pulsar+ssl://") {
-		c.tls = settings
-	}
-	return nil
-}
-
-func (c *config) readAuth(p *service.ParsedConfig) error {
-	for _, f := range []struct {
-		path []string
-		to   any
-	}{
-		{[]string{"token", "enabled"}, &c.auth.token.enabled},
-		{[]string{"token", "token"}, &c.auth.token.token},
-		{[]string{"oauth2", "enabled"}, &c.auth.oauth2.enabled},
-		{[]string{"oauth2", "audience"}, &c.auth.oauth2.audience},
-		{[]string{"oauth2", "issuer_url"}, &c.auth.oauth2.issuerURL},
-		{[]string{"oauth2", "scope"}, &c.auth.oauth2.scope},
-		{[]string{"oauth2", "private_key_file"}, &c.auth.oauth2.privateKeyFile},
-	} {
-		if !p.Contains(f.path...) {
-			continue
-		}
-		var err error
-		switch to := f.to.(type) {
-		case *bool:
-			*to, err = p.FieldBool(f.path...)
-		case *string:
-			*to, err = p.FieldString(f.path...)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *config) readEnums(p *service.ParsedConfig) error {
-	name, err := p.FieldString(fieldCompression)
-	if err != nil {
-		return err
-	}
-	var ok bool
-	if c.compression, ok = compressions[strings.ToLower(name)]; !ok {
-		return fmt.Errorf("%s: %q is not one of lz4, none, zstd, zlib, snappy", fieldCompression, name)
-	}
-	if name, err = p.FieldString(fieldHashingScheme); err != nil {
-		return err
-	}
-	switch c.hashing = hashingScheme(strings.ToLower(name)); c.hashing {
-	case hashMurmur3, hashJavaString:
-		return nil
-	default:
-		return fmt.Errorf("%s: %q is not one of %s, %s", fieldHashingScheme, name, hashMurmur3, hashJavaString)
-	}
-}
-
-func (c *config) readBatching(p *service.ParsedConfig) error {
-	b := &c.batching
-	var err error
-	if b.enabled, err = p.FieldBool("enabled"); err != nil {
-		return err
-	}
-	if b.maxPublishDelay, err = duration(p, "max_publish_delay", 1); err != nil {
-		return inField(fieldBatching, err)
-	}
-	for name, to := range map[string]*int{"max_messages": &b.maxMessages, "max_size": &b.maxSize} {
-		if *to, err = p.FieldInt(name); err != nil {
-			return err
-		}
-		if *to < 1 {
-			return fmt.Errorf("%s.%s: must be at least 1, is %d", fieldBatching, name, *to)
-		}
-	}
-	return nil
-}
-
-func duration(p *service.ParsedConfig, name string, atLeast time.Duration) (time.Duration, error) {
-	raw, err := p.FieldString(name)
-	if err != nil {
-		return 0, err
-	}
-	d, err := time.ParseDuration(raw)
-	if err != nil || d < atLeast {
-		return 0, fmt.Errorf(`%s: %q is not a duration such as "30s"`, name, raw)
-	}
-	return d, nil
-}
-
-func (c *config) validate() error {
-	if !serviceURL.MatchString(c.url) {
-		return errors.New(fieldURL + ": " + urlRule)
-	}
-	if name, ok := c.topic.static(); ok && !topicName.MatchString(name) {
-		return errors.New(fieldTopic + ": " + topicRule)
-	}
-	if c.maxInFlight < 1 {
-		return fmt.Errorf("%s: must be at least 1, is %d", fieldMaxInFlight, c.maxInFlight)
-	}
-	return c.auth.validate()
 }

@@ -22,17 +22,11 @@ const (
 )
 
 var (
-	// dottedMetadata is a reference to one of the input's metadata entries as one would guess it. To Bloblang the dots
-	// are a path within an entry named kinesis, which there never is: every message would get null.
-	dottedMetadata = regexp.MustCompile(`@kinesis\.`)
-
 	// eventTimeConstant is the shape of a constant, for lint; whether the date exists is found out when it is parsed.
 	eventTimeConstant = regexp.MustCompile(`^([0-9]{12,13}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))$`)
 )
 
 const (
-	dottedRule = `@kinesis.… is a path within an entry named kinesis; for an entry with dots in its name write ${! @"kinesis.arrival.timestamp" }`
-
 	eventTimeRule = `must be an interpolation such as ${! @"kinesis.arrival.timestamp" }, a time as RFC 3339 with a zone, or milliseconds since 1970`
 )
 
@@ -52,7 +46,7 @@ A message for which this is empty gets no event time, nor does one without the m
   this.contains("${!") && this.re_match(%q) => [ %q ],
   this.contains("${!") || this.re_match(%q) => [],
   _ => [ %q ],
-}`, dottedMetadata, fieldEventTime+": "+dottedRule, eventTimeConstant, fieldEventTime+": "+eventTimeRule)).
+}`, dottedMetadata, fieldEventTime+": "+dottedRuleOf(fieldEventTime), eventTimeConstant, fieldEventTime+": "+eventTimeRule)).
 		Advanced()
 }
 
@@ -69,7 +63,7 @@ func newEventTime(raw string, expr *service.InterpolatedString) (eventTime, erro
 	constant, ok := e.text.static()
 	if !ok {
 		if dottedMetadata.MatchString(raw) {
-			return eventTime{}, errors.New(dottedRule)
+			return eventTime{}, errors.New(dottedRuleOf(fieldEventTime))
 		}
 		e.set = true
 		return e, nil

@@ -14,6 +14,12 @@ var (
 	errNotStored = errors.New("the broker took the message for a duplicate and did not store it (message id -1:-1)")
 	// errStopped is the failure of a record that was not sent because an earlier one of its batch failed.
 	errStopped = errors.New("not sent, since an earlier record of the batch failed")
+	// errTorn is the failure of a message of which the client may have sent the last chunk without the others.
+	errTorn = errors.New("the client may have lost chunks of the message")
+	// errTooManyChunks is the failure of a message that is too large even for chunks.
+	errTooManyChunks = errors.New("too large to be cut into chunks")
+	// errNoDeadLetterTopic is returned when a dead letter is to be written and there is no topic for it.
+	errNoDeadLetterTopic = errors.New(fieldDeadLetterTopic + " is not set")
 	// errClosed is returned when the output has been closed.
 	errClosed = errors.New("the output is closed")
 	// errNoTopic is the failure of a record whose topic is no valid topic name.
@@ -36,6 +42,10 @@ const (
 	// transient failures may be over the next time. Nothing that comes after the record may be sent before it is tried
 	// again, so the batch stops and the producer generation ends.
 	transient
+	// buried records were refused and are in the dead-letter topic: they count as delivered.
+	buried
+	// deferred records were not sent because an earlier one was refused: they are sent again when that one is buried.
+	deferred
 )
 
 // classify tells the class of a failure. alone says that the message cannot have shared a batch with others, so that a

@@ -52,6 +52,7 @@ type generation struct {
 		sync.Mutex
 		cause       error // why it died
 		orderly     bool
+		torn        bool                  // chunks of a message may be missing, see tear
 		flights     map[*flight]time.Time // since when
 		flushWanted bool
 		cancelFlush context.CancelFunc
@@ -62,6 +63,9 @@ type generation struct {
 type producerLimits struct {
 	batching bool
 	maxSize  int // bytes of payload in a batch
+	// chunking producers have no send timeout of the client's, but one of ours; 0 for none.
+	chunking bool
+	timeout  time.Duration
 }
 
 // startGeneration takes over a new producer. The generation's goroutines end with it; closed tells when.

@@ -122,6 +122,10 @@ func withFake(t *testing.T, c *fakeClient) *output {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return withConfig(conf, c)
+}
+
+func withConfig(conf *config, c *fakeClient) *output {
 	o := newOutput(conf, service.MockResources())
 	h := &health{log: o.log}
 	o.session.Store(newSession(conf, c, h, &refusals{}, o.log, o.metrics))

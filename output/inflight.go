@@ -8,6 +8,7 @@ import (
 
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
 // entry is one message on its way to Pulsar. Its ProducerMessage, its map of properties and its callback are used again
@@ -20,6 +21,12 @@ type entry struct {
 	flight     *flight
 	place      *place
 	generation *generation // place's, from just before the batch is sent
+
+	source *service.Message // that it was made of
+	topic  string           // it is for, "" as long as that is not known
+
+	// overhead is the bytes of the message's key and properties, with more than what each takes beside them.
+	overhead int
 
 	// attempt is the one that the message's context names, id the record that its metadata names; nil for a message
 	// that did not come from our input.
@@ -70,8 +77,14 @@ type flight struct {
 
 	// broken is set at the first transient failure, so that the sending loop stops at once.
 	broken atomic.Bool
-	done   chan struct{} // receives once when all entries are settled
-	held   []*place      // the places in whose limiters it holds room
+	// halts makes the sending loop stop at the first refused entry too, when halted is set: what follows is not sent
+	// before that is settled for good.
+	halts  bool
+	halted atomic.Bool
+	// chunked is set if the flight is a single message that is cut into chunks.
+	chunked bool
+	done    chan struct{} // receives once when all entries are settled
+	held    []*place      // the places in whose limiters it holds room
 
 	mu struct {
 		sync.Mutex
@@ -107,11 +120,33 @@ func (f *flight) unload() *cargo {
 	f.entries = nil
 	f.mu.Unlock()
 	for i := range entries {
-		e := &entries[i]
-		clear(e.properties)
-		*e = entry{properties: e.properties, receive: e.receive}
+		entries[i].reset()
 	}
 	return f.cargo
+}
+
+// reset empties an entry that is with nobody.
+func (e *entry) reset() {
+	clear(e.properties)
+	*e = entry{properties: e.properties, receive: e.receive}
+}
+
+// shorten leaves only the first n entries in a flight of which nothing was sent.
+func (f *flight) shorten(n int) {
+	f.mu.Lock()
+	before := f.mu.waiting
+	for i := n; i < len(f.entries); i++ {
+		if !f.entries[i].settled {
+			f.mu.waiting--
+		}
+		f.entries[i].reset()
+	}
+	f.entries = f.entries[:n]
+	done := before > 0 && f.mu.waiting == 0
+	f.mu.Unlock()
+	if done {
+		f.finish()
+	}
 }
 
 // received is the client's callback. It runs in the goroutine that reads the connection, or inside SendAsync: it must
@@ -120,13 +155,23 @@ func (e *entry) received(id pulsar.MessageID, err error) {
 	if err == nil && notStored(id) {
 		err = errNotStored
 	}
+	if err == nil && e.generation.limits.chunking && e.generation.isTorn() {
+		err = errTorn
+	}
 	class := confirmed
 	if errors.Is(err, pulsar.ErrProducerClosed) && e.generation.dead.Load() {
 		// It was we who closed it, and we know why.
 		err = fmt.Errorf("the producer on %s ended: %w", e.generation.name, e.generation.cause())
 	}
 	if err != nil {
+		e.generation.partition.topic.session.learnLimit(err)
 		class = classify(err, e.generation.alone(len(e.message.Payload)))
+		if class == permanent && e.mayGoInChunks() {
+			class = transient
+		}
+	}
+	if class == permanent && e.flight.halts {
+		e.flight.halted.Store(true)
 	}
 	if class == transient {
 		e.flight.broken.Store(true)

@@ -70,7 +70,7 @@ func TestABatchBeyondTheBytesOfAPartitionGoesAlone(t *testing.T) {
 }
 
 func TestGivingUpTheWaitForBytesGivesTheRoomForMessagesBack(t *testing.T) {
-	l := newLimiter()
+	l := newLimiter(maxInFlight, maxBytesInFlight)
 	if err := l.acquire(t.Context(), 1, maxBytesInFlight); err != nil {
 		t.Fatal(err)
 	}

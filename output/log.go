@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar/log"
@@ -17,7 +19,7 @@ import (
 // by failed writes and by the blocked gauge. So all of it goes to DEBUG, with its fields, and only a change between
 // "connected" and "cannot connect" is told aloud, by the health record.
 //
-// The client's own debug lines are dropped: they hold whole messages.
+// The client's own debug lines are dropped, since they hold whole messages; of one the broker's limit for messages is read.
 type clientLog struct {
 	out      *service.Logger
 	health   *health
@@ -46,7 +48,12 @@ func (l *clientLog) WithField(name string, value any) log.Entry {
 	return l.with(log.Fields{name: value})
 }
 
-func (l *clientLog) Debug(...any)                      {}
+func (l *clientLog) Debug(args ...any) {
+	// Called for every message, so this must cost nothing.
+	if len(args) == 2 {
+		l.health.observeLimit(args)
+	}
+}
 func (l *clientLog) Debugf(string, ...any)             {}
 func (l *clientLog) Info(args ...any)                  { l.tell(fmt.Sprint(args...)) }
 func (l *clientLog) Warn(args ...any)                  { l.tell(fmt.Sprint(args...)) }
@@ -78,11 +85,18 @@ var connectFailures = []struct{ text, meaning string }{
 	{"rpc client failed to resolve host", "resolving the address"},
 }
 
+// quotaExceeded begins the client's log line of a producer that cannot connect again because of the topic's backlog quota.
+const quotaExceeded = "Producer was blocked by quota exceed exception"
+
 const connectionReady = "Connection is ready"
 
 // health keeps the cause for which the client cannot connect, nil while it can.
 type health struct {
-	log *service.Logger
+	log   *service.Logger
+	limit atomic.Int64 // maxMessageSize
+	// quotaExceeded is called with the topic or partition when the client is about to fail what waits for a receipt there.
+	// It must not wait for anything.
+	quotaExceeded atomic.Pointer[func(topic string)]
 
 	mu struct {
 		sync.Mutex
@@ -97,6 +111,18 @@ type health struct {
 func (h *health) observe(text string, fields log.Fields, now time.Time) {
 	if text == connectionReady {
 		h.recovered()
+		return
+	}
+	if strings.HasPrefix(text, quotaExceeded) {
+		topic, known := fields["topic"].(string)
+		if tell := h.quotaExceeded.Load(); tell != nil && known {
+			(*tell)(topic)
+		}
+		return
+	}
+	var limit int
+	if _, err := fmt.Sscanf(text, limitFromRefusal, &limit); err == nil {
+		h.lowerLimit(limit)
 		return
 	}
 	for _, f := range connectFailures {
@@ -115,6 +141,38 @@ func (h *health) observe(text string, fields log.Fields, now time.Time) {
 		return
 	}
 }
+
+const (
+	limitFromHandshake = "Got MaxMessageSize from handshake response:"
+	limitByDefault     = "No MaxMessageSize from handshake response, use default: "
+	limitFromRefusal   = "MaxMessageSize %d"
+)
+
+// observeLimit takes in the two arguments of a debug line, if it is the one that tells of the broker's maxMessageSize:
+// nothing else of the client does.
+func (h *health) observeLimit(args []any) {
+	switch args[0] {
+	case limitFromHandshake, limitByDefault:
+	default:
+		return
+	}
+	if limit, err := strconv.Atoi(fmt.Sprint(args[1])); err == nil {
+		h.lowerLimit(limit)
+	}
+}
+
+// lowerLimit notes a broker's limit for messages. Of several brokers the lowest counts, and of a limit that was changed
+// until the output is started again: what is cut into chunks for nothing costs little.
+func (h *health) lowerLimit(limit int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known := h.maxMessageSize(); limit > 0 && (known == 0 || limit < known) {
+		h.limit.Store(int64(limit))
+	}
+}
+
+// maxMessageSize is the most bytes of a message that the brokers take, metadata included, 0 if that is not known.
+func (h *health) maxMessageSize() int { return int(h.limit.Load()) }
 
 func (h *health) failed(cause error, now time.Time) {
 	h.mu.Lock()

@@ -49,6 +49,8 @@ type output struct {
 	metrics *metrics
 	cargos  sync.Pool // of *cargo
 
+	gravedigger gravedigger
+
 	session atomic.Pointer[session]
 	mu      struct {
 		sync.Mutex

@@ -10,13 +10,6 @@ import (
 	"time"
 )
 
-const (
-	// firstRetry and lastRetry bound the pause between two tries to create a producer that was refused (ProducerBusy
-	// while an old connection is still known to the broker, a quota, a missing right). The client does not retry that.
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
-)
-
 // topic is one topic as a set of partitions, each with a producer of its own. The client could do that itself, but its
 // partitioned producer flushes one partition after the other and ends them all together.
 type topic struct {
@@ -151,6 +144,10 @@ type partition struct {
 	topic   *topic
 	limiter *limiter
 
+	// chunks is the same partition with a producer that sends messages one by one and cuts them into chunks. It has no
+	// chunks itself.
+	chunks *partition
+
 	// troubled is whether trouble is not zero: receipts are many, and trouble is rare.
 	troubled atomic.Bool
 
@@ -159,15 +156,21 @@ type partition struct {
 		trouble    trouble
 		generation *generation // the last one, nil before the first
 		creation   *call       // the one that runs, nil if none
-		refusal    error       // of the last creation
-		retryAt    time.Time
-		pause      time.Duration
-		gone       bool
+		// Of the last creation: ProducerBusy while an old connection is still known to the broker, a quota, a missing
+		// right. The client does not retry that.
+		refusal error
+		retryAt time.Time
+		pause   time.Duration
+		gone    bool
 	}
 }
 
 func newPartition(t *topic, name string, index int) *partition {
-	return &partition{name: name, index: index, topic: t, limiter: newLimiter()}
+	conf := t.session.conf
+	return &partition{
+		name: name, index: index, topic: t, limiter: newLimiter(conf.maxPending, conf.maxPendingBytes),
+		chunks: &partition{name: name, index: index, topic: t, limiter: newLimiter(1, conf.maxPendingBytes)},
+	}
 }
 
 // live returns the generation that may send, nil if there is none now.
@@ -233,17 +236,18 @@ func (p *partition) create(c *call) {
 		// The last one failed. Perhaps the topic was made anew with other partitions.
 		p.topic.discover()
 	}
-	made, err := s.client.CreateProducer(s.producerOptions(p.name))
+	options, limits := s.producerOptions(p)
+	made, err := s.client.CreateProducer(options)
 	p.mu.Lock()
 	p.mu.creation = nil
 	if err != nil {
 		// made is not to be looked at: it is a nil pointer in a non-nil interface.
 		c.err = fmt.Errorf("%s: %w", c.what, err)
-		p.mu.pause = min(max(2*p.mu.pause, firstRetry), lastRetry)
+		p.mu.pause = min(max(2*p.mu.pause, s.conf.firstReconnect), s.conf.lastReconnect)
 		p.mu.refusal, p.mu.retryAt = c.err, time.Now().Add(p.mu.pause)
 	} else {
 		p.mu.refusal, p.mu.pause = nil, 0
-		p.mu.generation = startGeneration(p, made, s.limits, s.closeLimit)
+		p.mu.generation = startGeneration(p, made, limits, s.closeLimit)
 		if p.mu.gone {
 			p.mu.generation.dismiss()
 		}
@@ -266,6 +270,9 @@ func (p *partition) dismiss() {
 	p.mu.gone = true
 	if p.mu.generation != nil {
 		p.mu.generation.dismiss()
+	}
+	if p.chunks != nil {
+		p.chunks.dismiss()
 	}
 }
 

@@ -14,8 +14,13 @@ import (
 type writing struct {
 	output  *output
 	session *session
-	batch   service.MessageBatch
-	flight  *flight
+	batch   service.MessageBatch // the whole
+	begin   int                  // of the part, in it
+	flight  *flight              // one entry for each message of the part
+
+	// kept is how many of the part's entries count when it has been sent: those after the first that was refused may not
+	// have been.
+	kept int
 
 	attempts []*attempt.Attempt
 	seen     []seenRecords
@@ -37,17 +42,44 @@ type topicPlaces struct {
 
 // resolve works out key, properties, event time and payload of every message, without the broker. A message for which
 // that fails is refused: it would fail the same way the next time.
+//
+// It shortens the part where it must not go on: around a message that is sent in chunks, and after messages that are
+// refused and have to be in the dead-letter topic before anything follows them.
 func (w *writing) resolve() {
 	conf := w.output.conf
 	texts := resolvedTexts{conf.key.over(w.batch), conf.orderingKey.over(w.batch), conf.eventTime.over(w.batch)}
-	entries := w.flight.entries
-	for i, m := range w.batch {
-		e := &entries[i]
+	f := w.flight
+	f.halts = conf.deadLetterTopic != ""
+	refused := false
+	for i := range f.entries {
+		e, m := &f.entries[i], w.batch[w.begin+i]
 		w.identify(e, m, i)
-		if err := w.fill(e, m, i, &texts); err != nil {
-			w.flight.settle(e, permanent, err)
+		if err := w.fill(e, m, w.begin+i, &texts); err != nil {
+			f.settle(e, permanent, err)
+			refused = true
+			continue
+		}
+		if refused && f.halts {
+			w.cut(i)
+			return
+		}
+		if (conf.chunking || f.halts) && w.session.cumbersome(e) {
+			if conf.chunking && i > 0 {
+				w.cut(i)
+				return
+			}
+			// Refusing it may take until after the packet was cut, and nothing that follows may have been sent by then.
+			f.chunked = conf.chunking
+			w.cut(i + 1)
+			return
 		}
 	}
+}
+
+// cut ends the part before its entry n; nothing of it was sent yet.
+func (w *writing) cut(n int) {
+	w.kept = n
+	w.flight.shorten(n)
 }
 
 // identify finds out whose record a message is. The attempt is in the context, which all messages of one share; the
@@ -101,6 +133,7 @@ type resolvedTexts struct {
 }
 
 func (w *writing) fill(e *entry, m *service.Message, i int, texts *resolvedTexts) error {
+	e.source = m
 	var err error
 	if e.message.Key, err = texts.key.at(i); err != nil {
 		return fmt.Errorf("resolving %s: %w", fieldKey, err)
@@ -120,6 +153,8 @@ func (w *writing) fill(e *entry, m *service.Message, i int, texts *resolvedTexts
 		// Without a payload the client would send a tombstone, which deletes the key in compacted topics.
 		e.message.Payload = []byte{}
 	}
+	e.weigh(e.message.Key)
+	e.weigh(e.message.OrderingKey)
 	w.fillProperties(e, m)
 	return nil
 }
@@ -136,12 +171,14 @@ func (w *writing) fillProperties(e *entry, m *service.Message) {
 		if e.properties == nil {
 			e.properties = make(map[string]string, 8)
 		}
-		if s, ok := value.(string); ok {
-			// Strings of the input live in one slab per batch, which the client keeps alive no longer than the batch.
-			e.properties[name] = s
-		} else {
-			e.properties[name], _ = m.MetaGet(name)
+		s, ok := value.(string)
+		if !ok {
+			s, _ = m.MetaGet(name)
 		}
+		// Strings of the input live in one slab per batch, which the client keeps alive no longer than the batch.
+		e.properties[name] = s
+		e.weigh(name)
+		e.weigh(s)
 		return nil
 	})
 	if len(e.properties) > 0 {
@@ -152,34 +189,52 @@ func (w *writing) fillProperties(e *entry, m *service.Message) {
 // route finds topic and partition of every message that was not refused. It asks the broker for topics that are new. The
 // topics are held until release.
 func (w *writing) route(layoutOf func(*topic) (*layout, error)) error {
-	conf := w.output.conf
-	names := conf.topic.over(w.batch)
+	names := w.output.conf.topic.over(w.batch)
 	for i := range w.flight.entries {
 		e := &w.flight.entries[i]
 		if e.settled {
-			continue
+			continue // without a place
 		}
-		name, err := names.at(i)
+		name, err := names.at(w.begin + i)
 		if err != nil {
 			w.flight.settle(e, permanent, fmt.Errorf("resolving %s: %w", fieldTopic, err))
-			continue
-		}
-		t, err := w.at(name, layoutOf)
-		if err != nil {
+		} else if err := w.place(e, name, layoutOf); err != nil {
 			return err
 		}
-		if t == nil {
-			w.flight.settle(e, permanent, fmt.Errorf("resolving %s: %q is %w", fieldTopic, name, errNoTopic))
-			continue
+		if e.place == nil && w.flight.halts {
+			w.cut(i + 1)
+			break
 		}
-		k := t.turn
-		if key := e.orderKey(); key != "" {
-			k = conf.hashing.partitionOf(key, len(t.places))
-		}
-		e.place = &t.places[k]
-		e.place.messages++
-		e.place.bytes += int64(len(e.message.Payload))
 	}
+	return nil
+}
+
+// place chooses the partition of an entry, or refuses it. An error is about the topic.
+func (w *writing) place(e *entry, name string, layoutOf func(*topic) (*layout, error)) error {
+	e.topic = name
+	t, err := w.at(name, layoutOf)
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		w.flight.settle(e, permanent, fmt.Errorf("resolving %s: %q is %w", fieldTopic, name, errNoTopic))
+		return nil
+	}
+	k := t.turn
+	if key := e.orderKey(); key != "" {
+		k = w.output.conf.hashing.partitionOf(key, len(t.places))
+	}
+	e.place = &t.places[k]
+	if w.flight.chunked && canHoldChunks(name) {
+		if err := w.session.inChunks(e); err != nil {
+			e.place = nil
+			w.flight.settle(e, permanent, err)
+			return nil
+		}
+		e.place.partition = e.place.partition.chunks
+	}
+	e.place.messages++
+	e.place.bytes += int64(len(e.message.Payload))
 	return nil
 }
 

@@ -2,10 +2,13 @@ package output
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
@@ -29,10 +32,6 @@ const (
 	// downAfter is how long the broker must have been out of reach, without a single receipt, before writes report it
 	// as a lost connection instead of waiting.
 	downAfter = 5 * time.Second
-
-	// lastReconnect caps the client's pause between two tries to reconnect. Its own cap of a minute would leave the
-	// topic alone for a minute after a long outage.
-	lastReconnect = 5 * time.Second
 
 	// keepAlive is half the time after which a connection without an answer counts as lost.
 	keepAlive = 15 * time.Second
@@ -64,8 +63,9 @@ type session struct {
 	refusals   *refusals
 	metrics    *metrics
 	topics     *topics
-	limits     producerLimits
 	closeLimit time.Duration
+
+	deadLettersProven atomic.Bool
 
 	stop     chan struct{} // closed when the session ends
 	finished chan struct{} // closed when nothing of it is left, which may be later than close returns
@@ -76,6 +76,7 @@ type session struct {
 		closed      bool
 		buried      []*topic // dismissed topics whose producers may still be closing
 		lastReceipt time.Time
+		blocked     map[string]int // partitions, with how many of their producers
 	}
 }
 
@@ -113,38 +114,67 @@ func openSession(conf *config, log *service.Logger, m *metrics) (*session, error
 func newSession(conf *config, c client, h *health, r *refusals, log *service.Logger, m *metrics) *session {
 	s := &session{
 		conf: conf, client: c, log: log, health: h, refusals: r, metrics: m,
-		limits:     producerLimits{batching: conf.batching.enabled, maxSize: conf.batching.maxSize},
 		closeLimit: conf.operationTimeout + 5*time.Second,
 		stop:       make(chan struct{}),
 		finished:   make(chan struct{}),
 	}
 	name, _ := conf.topic.static()
 	s.topics = newTopics(s, name)
+	tear := s.tear
+	h.quotaExceeded.Store(&tear)
 	s.spawn(s.rediscover)
 	return s
 }
 
-// producerOptions are those of the Java connector's producer.
-func (s *session) producerOptions(partitionTopic string) pulsar.ProducerOptions {
+// producerOptions are those of a partition's next producer, with what its generation must know of them. But for the chunks
+// they are those of the Java connector's producer.
+func (s *session) producerOptions(p *partition) (pulsar.ProducerOptions, producerLimits) {
 	c := s.conf
-	return pulsar.ProducerOptions{
-		Topic:                   partitionTopic,
+	options := pulsar.ProducerOptions{
+		Topic:                   p.name,
+		Name:                    s.producerName(),
 		SendTimeout:             c.sendTimeout,
-		MaxPendingMessages:      maxPending,
+		MaxPendingMessages:      clientPending(c.maxPending),
 		CompressionType:         c.compression,
+		CompressionLevel:        c.compressionLevel,
 		DisableBatching:         !c.batching.enabled,
 		BatchingMaxPublishDelay: c.batching.maxPublishDelay,
 		BatchingMaxMessages:     uint(c.batching.maxMessages),
-		BatchingMaxSize:         uint(c.batching.maxSize),
-		BackOffPolicyFunc:       func() backoff.Policy { return &cappedBackoff{Policy: backoff.NewDefaultBackoff()} },
+		BackOffPolicyFunc: func() backoff.Policy {
+			return &reconnectBackoff{first: c.firstReconnect, last: c.lastReconnect}
+		},
 		// Each producer is of one partition: there is nothing to discover, and its ticker would only ask.
 		PartitionsAutoDiscoveryInterval: 24 * 365 * time.Hour,
 	}
+	if p.chunks == nil {
+		return s.chunkingOptions(options)
+	}
+	size := s.batchSize()
+	options.BatchingMaxSize = uint(size)
+	return options, producerLimits{batching: c.batching.enabled, maxSize: size}
 }
 
-type cappedBackoff struct{ backoff.Policy }
+// producerName returns a name that no other producer has, "" if the broker is to make it: a broker refuses a name that is
+// connected already, and after a lost connection the old one may be for a while.
+func (s *session) producerName() string {
+	if s.conf.producerName == "" {
+		return ""
+	}
+	return s.conf.producerName + "-" + rand.Text()[:13]
+}
 
-func (b *cappedBackoff) Next() time.Duration { return min(b.Policy.Next(), lastReconnect) }
+// reconnectBackoff is the pauses between the client's tries to connect a producer again. The client's own policy grows to
+// a minute, for which a topic would be left alone after a long outage.
+type reconnectBackoff struct{ first, last, next time.Duration }
+
+func (b *reconnectBackoff) Next() time.Duration {
+	b.next = min(max(2*b.next, b.first), b.last)
+	return b.next + mathrand.N(b.next/5+1)
+}
+
+func (b *reconnectBackoff) IsMaxBackoffReached() bool { return b.next >= b.last }
+
+func (b *reconnectBackoff) Reset() { b.next = 0 }
 
 // spawn runs f in a goroutine of the session. It returns false, and does not run it, when the session has ended.
 func (s *session) spawn(f func()) bool {
@@ -199,8 +229,17 @@ func (s *session) verify(ctx context.Context) error {
 	defer s.health.hush()()
 	name, constant := s.conf.topic.static()
 	if !constant {
-		return s.reach(ctx)
+		if err := s.reach(ctx); err != nil {
+			return err
+		}
+	} else if err := s.verifyTopic(ctx, name); err != nil {
+		return err
 	}
+	return s.verifyDeadLetters(ctx)
+}
+
+// verifyTopic proves that a topic takes producers.
+func (s *session) verifyTopic(ctx context.Context, name string) error {
 	t, err := s.topics.use(name, time.Now())
 	if err != nil {
 		return err
@@ -210,6 +249,20 @@ func (s *session) verify(ctx context.Context) error {
 		return err
 	}
 	s.health.recovered()
+	return nil
+}
+
+// verifyDeadLetters proves, once, that the dead-letter topic can be written to: a wrong name or a missing right must not
+// show when the first record is refused. Later it does not keep the output from its work.
+func (s *session) verifyDeadLetters(ctx context.Context) error {
+	topic := s.conf.deadLetterTopic
+	if topic == "" || s.deadLettersProven.Load() {
+		return nil
+	}
+	if err := s.verifyTopic(ctx, topic); err != nil {
+		return fmt.Errorf("%s: %w", fieldDeadLetterTopic, err)
+	}
+	s.deadLettersProven.Store(true)
 	return nil
 }
 
@@ -300,13 +353,33 @@ func (s *session) unearth() {
 	s.mu.buried = slices.DeleteFunc(s.mu.buried, func(t *topic) bool { return slices.Contains(buried, t) })
 }
 
+// tear ends the generation that sends chunks to a partition, before the client fails what is pending there.
+func (s *session) tear(partition string) {
+	s.mu.Lock()
+	all := slices.Clone(s.mu.buried)
+	s.mu.Unlock()
+	for _, t := range append(all, s.topics.all()...) {
+		l := t.layout.Load()
+		if l == nil {
+			continue
+		}
+		for _, p := range l.partitions {
+			if g := p.chunks.last(); g != nil && p.name == partition {
+				g.tear(pulsar.ErrProducerBlockedQuotaExceeded)
+			}
+		}
+	}
+}
+
 // open returns the generations of a topic that are not closed.
 func (t *topic) open() []*generation {
 	var open []*generation
 	if l := t.layout.Load(); l != nil {
 		for _, p := range l.partitions {
-			if g := p.last(); g != nil && !g.isClosed() {
-				open = append(open, g)
+			for _, p := range []*partition{p, p.chunks} {
+				if g := p.last(); g != nil && !g.isClosed() {
+					open = append(open, g)
+				}
 			}
 		}
 	}
@@ -315,13 +388,28 @@ func (t *topic) open() []*generation {
 
 // blocked and unblocked tell of a partition that has not taken messages for long.
 func (s *session) blocked(partition string, lasting time.Duration, cause error) {
-	s.metrics.blocked.Set(1, partition)
+	s.gauge(partition, 1)
 	s.log.Warnf("Messages to %s have been waiting for %s: %v", partition, lasting.Round(time.Second), cause)
 }
 
 func (s *session) unblocked(partition string) {
-	s.metrics.blocked.Set(0, partition)
+	s.gauge(partition, -1)
 	s.log.Infof("Messages to %s are confirmed again, or nobody sends any", partition)
+}
+
+// gauge counts what is blocked of a partition, which may have two producers, and sets its gauge.
+func (s *session) gauge(partition string, change int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.blocked == nil {
+		s.mu.blocked = map[string]int{}
+	}
+	if s.mu.blocked[partition] += change; s.mu.blocked[partition] > 0 {
+		s.metrics.blocked.Set(1, partition)
+		return
+	}
+	delete(s.mu.blocked, partition)
+	s.metrics.blocked.Set(0, partition)
 }
 
 // silence is why the messages of a partition wait, as far as it is known.

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"fmt"
 	"regexp"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -19,6 +20,19 @@ type text struct {
 // fallback to the empty string.
 var metadataReference = regexp.MustCompile(
 	`^\$\{!\s*(?:@([A-Za-z_][A-Za-z0-9_]*)|@"([^"\\]+)"|meta(?:data)?\("([^"\\]+)"\))(?:\.or\(""\)|\s*\|\s*"")?\s*\}$`)
+
+// dottedMetadata is a reference to one of the input's metadata entries as one would guess it. To Bloblang the dots are a
+// path within an entry named kinesis, which there never is: every message would get null.
+var dottedMetadata = regexp.MustCompile(`@kinesis\.`)
+
+// dottedRuleOf is the complaint about such a reference in a field.
+func dottedRuleOf(field string) string {
+	entry := "kinesis.partition.key"
+	if field == fieldEventTime {
+		entry = "kinesis.arrival.timestamp"
+	}
+	return fmt.Sprintf(`@kinesis.… is a path within an entry named kinesis; for an entry with dots in its name write ${! @%q }`, entry)
+}
 
 func newText(raw string, expr *service.InterpolatedString) text {
 	if s, ok := expr.Static(); ok {

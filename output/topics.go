@@ -108,6 +108,17 @@ func (t *topics) sweep(now time.Time) []*topic {
 	return stay
 }
 
+// all returns the topics of the set.
+func (t *topics) all() []*topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []*topic
+	for _, u := range t.mu.byName {
+		all = append(all, u.topic)
+	}
+	return all
+}
+
 // close ends the set and all its topics.
 func (t *topics) close() {
 	t.mu.Lock()

@@ -60,6 +60,10 @@ func (g *generation) look(now time.Time) {
 		return
 	}
 	g.partition.suffer(sent, now, s.silence(g.name))
+	if g.limits.timeout > 0 && waiting >= g.limits.timeout {
+		g.retire(pulsar.ErrSendTimeout)
+		return
+	}
 	if waiting >= outageAfter {
 		cause := s.down(now)
 		if cause == nil {

@@ -14,7 +14,8 @@ import (
 // WriteBatch sends a batch and waits until Pulsar has confirmed it. The error, if it is a batch error, tells of each
 // message whether it failed.
 //
-// A batch of more messages than one partition may hold in flight is sent in parts, one after the other.
+// It is sent in parts, one after the other, if it has more messages than one partition may hold in flight, and where a
+// message must be settled before the next is sent: see writing.resolve.
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
 	s := o.session.Load()
 	if s == nil {
@@ -32,9 +33,9 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		failures.Failed(i, err)
 	}
 	for begin := 0; begin < len(batch); {
-		end := min(begin+maxInFlight, len(batch))
-		w := &writing{output: o, session: s, batch: batch[begin:end], flight: newFlight(o.takeCargo(), end-begin)}
+		w := newWriting(o, s, batch, begin)
 		sent, err := w.write(ctx)
+		end := begin + w.kept
 		if !sent {
 			o.cargos.Put(w.flight.unload())
 			o.holdBack(batch[begin:])
@@ -49,8 +50,8 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		}
 		stop := false
 		if w.flight.failed() {
-			for i := range w.flight.entries {
-				if e := &w.flight.entries[i]; e.class != confirmed {
+			for i := range w.kept {
+				if e := &w.flight.entries[i]; e.class == permanent || e.class == transient {
 					fail(begin+i, e.err)
 					stop = stop || e.class == transient
 				}
@@ -72,6 +73,12 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		return failures
 	}
 	return nil
+}
+
+// newWriting begins the part of a batch from message begin on.
+func newWriting(o *output, s *session, batch service.MessageBatch, begin int) *writing {
+	n := min(len(batch)-begin, o.conf.maxPending)
+	return &writing{output: o, session: s, batch: batch, begin: begin, kept: n, flight: newFlight(o.takeCargo(), n)}
 }
 
 func (o *output) takeCargo() *cargo {
@@ -143,6 +150,17 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	if err := w.route(func(t *topic) (*layout, error) { return t.known(ctx) }); err != nil {
 		return false, err
 	}
+	if sent, err := w.dispatch(ctx); !sent {
+		return false, err
+	}
+	w.bury(ctx)
+	w.mark()
+	return true, nil
+}
+
+// dispatch sends the messages that have a place and waits until all are settled. With sent = false nothing was given to the
+// client, and err says why.
+func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 	places := w.inUse()
 	if err := w.admit(ctx, places); err != nil {
 		return false, err
@@ -163,7 +181,6 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	case <-ctx.Done():
 		w.flight.giveUp(context.Cause(ctx))
 	}
-	w.mark()
 	return true, nil
 }
 
@@ -208,6 +225,13 @@ func (w *writing) send(places []*place) {
 	var stopped error
 	for i := range entries {
 		e := &entries[i]
+		if w.kept == len(entries) && f.halted.Load() {
+			w.kept = i
+		}
+		if i >= w.kept {
+			f.settle(e, deferred, nil)
+			continue
+		}
 		if e.place == nil { // refused before
 			if e.id != nil {
 				e.id.Skipped()
@@ -238,8 +262,8 @@ func (w *writing) send(places []*place) {
 // mark tells the input what Pulsar confirmed and what it can never take.
 func (w *writing) mark() {
 	var confirmedIDs []*attempt.RecordID
-	var sum [transient + 1]int64
-	entries := w.flight.entries
+	var sum [deferred + 1]int64
+	entries := w.flight.entries[:w.kept]
 	for i := range entries {
 		e := &entries[i]
 		sum[e.class]++
@@ -249,7 +273,7 @@ func (w *writing) mark() {
 		switch {
 		case e.class == permanent:
 			e.id.Refuse()
-		case e.class == confirmed && !e.unmarked:
+		case (e.class == confirmed || e.class == buried) && !e.unmarked:
 			if confirmedIDs == nil {
 				confirmedIDs = make([]*attempt.RecordID, 0, len(entries))
 			}
@@ -264,6 +288,9 @@ func (w *writing) mark() {
 	m.confirmed.Incr(sum[confirmed])
 	if sum[permanent] > 0 {
 		m.refused.Incr(sum[permanent])
+	}
+	if sum[buried] > 0 {
+		m.buried.Incr(sum[buried])
 	}
 	if sum[transient] > 0 {
 		m.failed.Incr(sum[transient])
