@@ -341,6 +341,7 @@ func (w *worker) monitor() {
 	ticker := time.NewTicker(monitorPeriod)
 	defer ticker.Stop()
 	var looked time.Time
+	var shards unreadable
 	for {
 		select {
 		case <-ticker.C:
@@ -356,6 +357,9 @@ func (w *worker) monitor() {
 			if again := w.lookAgain(); again != nil {
 				err = again
 			}
+		}
+		if err == nil {
+			shards.tell(w, time.Now())
 		}
 		w.setTrouble(err)
 	}
