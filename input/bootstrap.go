@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,8 +148,18 @@ func laterStart(ctx context.Context, api streamAPI, table *lease.Table, leases [
 	if err != nil || len(holes) == 0 {
 		return err
 	}
-	log.Warnf("The lease table lacks leases of %d shards, %s the first; they are read from %s on", len(holes), holes[0].Key, holes[0].Checkpoint)
+	tell := log.Warnf
+	if isFirstStart(leases) {
+		tell = log.Infof // another worker is just at it, or did not get to the end of it
+	}
+	tell("The lease table lacks leases of %d shards, %s the first; they are read from %s on", len(holes), holes[0].Key, holes[0].Checkpoint)
 	return createLeases(ctx, table, holes)
+}
+
+// isFirstStart tells whether the table is as a first start leaves it: none of its leases has ever had an owner. What it
+// lacks yet is nobody's loss.
+func isFirstStart(leases []lease.Lease) bool {
+	return !slices.ContainsFunc(leases, func(l lease.Lease) bool { return l.Counter > 0 || l.Owner != "" })
 }
 
 // findHoles looks for shards that should have a lease and could never get one any more.
