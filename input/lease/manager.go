@@ -55,7 +55,8 @@ type Manager struct {
 		cancelRun  context.CancelFunc
 		left       []*Held // runs that ended with Run, not released
 		unreleased []error
-		beside     string // the worker of KCL 3.x to which a lease was last assigned that is ours
+		beside     string // the worker of KCL 3.x that last was to get a lease of ours
+		besideAt   time.Duration
 		stats      Stats
 	}
 
@@ -335,7 +336,7 @@ func (m *Manager) view(now time.Duration) view {
 	return view{
 		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
 		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, asked: asked, giving: m.giving,
-		pending: m.starting, mayTake: m.cfg.MayTake, stoleAt: m.stoleAt, now: now,
+		pending: m.starting, mayTake: m.cfg.MayTake, beside: m.beside(now), stoleAt: m.stoleAt, now: now,
 	}
 }
 

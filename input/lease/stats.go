@@ -1,6 +1,9 @@
 package lease
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Stats tell how a manager stands and what it has done since Run began.
 type Stats struct {
@@ -38,10 +41,13 @@ func (s *Stats) ended(cause error) {
 
 // Stats returns how the manager stands.
 func (m *Manager) Stats() Stats {
+	now := m.cfg.Clock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.mu.stats
-	s.Beside = m.mu.beside
+	if m.isBesideLocked(now) {
+		s.Beside = m.mu.beside
+	}
 	return s
 }
 
@@ -60,13 +66,33 @@ func (m *Manager) publish(d decisions) {
 	})
 }
 
+// besideMemory is how long a hand-over that KCL 3.x has begun tells that it works here. Its leader balances at most once
+// a minute, and only when there is something to balance.
+const besideMemory = 5 * time.Minute
+
 // noteBeside notes that KCL 3.x wants to give a lease of ours to the worker.
 func (m *Manager) noteBeside(worker string) {
+	now := m.cfg.Clock()
 	m.mu.Lock()
-	told := m.mu.beside != ""
-	m.mu.beside = worker
+	told := m.isBesideLocked(now)
+	m.mu.beside, m.mu.besideAt = worker, now
 	m.mu.Unlock()
 	if !told {
-		m.cfg.Log.Warnf("KCL 3.x works on lease table %s too: its worker %s is to get a lease of ours. It gets the leases it wants; no others are taken by this worker", m.cfg.Table.Name(), worker)
+		m.cfg.Log.Warnf("KCL 3.x works on lease table %s too: it wants its worker %s to have a lease of ours. It gets what it wants; this worker keeps the other leases, and takes no more", m.cfg.Table.Name(), worker)
 	}
+}
+
+// beside tells the planner whether KCL 3.x works here.
+func (m *Manager) beside(now time.Duration) Beside {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.isBesideLocked(now) {
+		return Beside3
+	}
+	return BesideNone
+}
+
+// isBesideLocked must be called with mu held.
+func (m *Manager) isBesideLocked(now time.Duration) bool {
+	return m.mu.beside != "" && now-m.mu.besideAt < besideMemory
 }

@@ -363,3 +363,59 @@ func TestRunAfterTheEndOfItsContext(t *testing.T) {
 		}
 	})
 }
+
+// Workers that start together on new leases run into each other. That is nobody's trouble, and in the end they share.
+func TestWorkersThatStartTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const leases, workers = 20, 3
+		for i := range leases {
+			w.lease(fmt.Sprintf("shardId-%012d", i), at("1"))
+		}
+		var all []*worker
+		for i := range workers {
+			all = append(all, w.worker(fmt.Sprint("W", i)).run())
+		}
+		time.Sleep(40 * sec)
+		for _, k := range all {
+			n := 0
+			for i := range leases {
+				if k.held(fmt.Sprintf("shardId-%012d", i)) != nil {
+					n++
+				}
+			}
+			if n < leases/workers || n > leases/workers+1 {
+				t.Errorf("%s holds %d of %d leases", k.m.cfg.WorkerID, n, leases)
+			}
+			if got := k.log.warnings(); len(got) != 0 {
+				t.Errorf("%s warns: %q", k.m.cfg.WorkerID, got)
+			}
+		}
+	})
+}
+
+// What nobody may take is told once, and again only if it had been better meanwhile.
+func TestLeasesThatNobodyMayTakeAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 4 {
+			w.lease(fmt.Sprintf("shardId-%012d", i), at("1"))
+		}
+		k := w.worker("A", func(c *Config) { c.MaxLeases = 3 }).run()
+		time.Sleep(60 * sec)
+		if got := k.log.warnings(); len(got) != 1 || !strings.Contains(got[0], "maxLeasesForWorker") {
+			t.Errorf("warnings: %q", got)
+		}
+		if s := k.m.Stats(); s.Leftover != 1 || s.Held != 3 {
+			t.Errorf("stats: %+v", s)
+		}
+		b := w.worker("B").run()
+		time.Sleep(60 * sec)
+		if s := k.m.Stats(); s.Leftover != 0 {
+			t.Errorf("stats: %+v", s)
+		}
+		if got := append(k.log.warnings()[1:], b.log.warnings()...); len(got) != 0 {
+			t.Errorf("warnings: %q", got)
+		}
+	})
+}
