@@ -20,19 +20,20 @@ func (f *fleet) busiest() *worker {
 
 func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: quick, most: shardCount / 2, real: *full})
+	f := newFleet(t, settings{failover: quick, real: *full})
 	workers := f.startAll(3)
 	f.begin(rate)
-	f.awaitOwned("from cold", workers, time.Now())
+	f.awaitFair("three from cold", workers, time.Now())
 	f.arrived()
 
 	victim := f.busiest()
 	killed := time.Now()
 	victim.kill()
-	f.awaitOwned("one of three killed", f.living(), killed)
+	f.awaitFair("one of three killed", f.living(), killed)
 	f.arrived()
 	t.Logf("from the kill to records: %s", summary(durations(f.takeovers(victim, killed), func(t takeover) time.Duration { return t.fromEnd })))
 	f.start()
+	f.awaitFair("another in its place", f.living(), time.Now())
 	f.load.stop()
 	f.arrived()
 	f.stopAll(f.living()...)
@@ -45,7 +46,7 @@ func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 // had read: none of those may go to Pulsar, and nothing into the table, before it has leases anew.
 func TestAPausedWorkerDeliversAndWritesNothingWhenItGoesOn(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: quick, most: shardCount / 2})
+	f := newFleet(t, settings{failover: quick})
 	broker := f.topic.(standInTopic).broker
 	a := f.pauseOne(func() (confirm func()) {
 		// One batch of each shard is under way, the next ones lie ready.
@@ -65,7 +66,7 @@ func TestAPausedWorkerBesideApachePulsar(t *testing.T) {
 	if !*full {
 		t.Skip("a story of -fleet.full")
 	}
-	f := newFleet(t, settings{failover: quick, most: shardCount / 2, real: true})
+	f := newFleet(t, settings{failover: quick, real: true})
 	f.pauseOne(func() (confirm func()) { return func() {} })
 }
 
@@ -79,7 +80,7 @@ func (f *fleet) pauseOne(prepare func() (confirm func())) account {
 	}
 	workers := f.startAll(3)
 	f.begin(rate)
-	f.awaitOwned("from cold", workers, time.Now())
+	f.awaitFair("three from cold", workers, time.Now())
 	f.arrived()
 
 	victim := f.busiest()
@@ -88,12 +89,13 @@ func (f *fleet) pauseOne(prepare func() (confirm func())) account {
 	victim.pause()
 	before := f.history()
 	confirm()
-	f.awaitOwned("one of three paused", f.but(victim), paused)
+	f.awaitFair("one of three paused", f.but(victim), paused)
 	f.arrived()
 	time.Sleep(pause - time.Since(paused))
 	resumed := time.Now()
 	victim.resume()
 	eventually(t, "it notices", func() bool { return victim.logs.has("level=warning", "Stopped", "shards") })
+	f.awaitFair("it goes on", f.living(), resumed)
 	f.arrived()
 	f.load.stop()
 	f.arrived()

@@ -54,8 +54,6 @@ type settings struct {
 	standIn bool
 	// real takes Apache Pulsar.
 	real bool
-	// most is maxLeasesForWorker; 0: none.
-	most int
 	// idle is the pause between two reads of a shard; 0: 200 ms.
 	idle time.Duration
 }
@@ -119,9 +117,6 @@ input:
     idleTimeBetweenReadsInMillis: %d
     failoverTimeMillis: %d
 `, streamName, f.kinesis.URL(), f.ledger.endpoint(f.t, name), f.table, f.settings.fanOut, idle.Milliseconds(), f.settings.failover.Milliseconds())
-	if f.settings.most > 0 {
-		yaml += fmt.Sprintf("    maxLeasesForWorker: %d\n", f.settings.most)
-	}
 	yaml += fmt.Sprintf(`
 pipeline:
   processors:
