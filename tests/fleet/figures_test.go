@@ -110,26 +110,64 @@ func TestFigurePause(t *testing.T) {
 			summary(durations(all, func(t takeover) time.Duration { return t.fromRenewal })), a.repeated, a.records, a.late))
 }
 
-// What a rolling restart costs: nothing may come twice, and each shard pauses twice, when its lease is released by the
-// old worker, and when the new one gets its share.
+// readers are both ways of reading.
+var readers = []struct {
+	name   string
+	fanOut bool
+}{{"polling", false}, {"fan-out", true}}
+
+// gapsBy summarises the gaps that ended in one kind of tenure.
+func gapsBy(gaps []gap, how beginning, what func(gap) time.Duration) string {
+	return summary(durations(slices.DeleteFunc(slices.Clone(gaps), func(g gap) bool { return g.how != how }), what))
+}
+
+func tookOf(g gap) time.Duration  { return g.took }
+func delayOf(g gap) time.Duration { return g.delay }
+
+// What a hand-over costs: newcomers come one after the other, and are given their shares.
+func TestFigureHandOver(t *testing.T) {
+	figure(t)
+	rows := []string{"reader\tgap\twithout a hand-over\tage of the first record behind it\tlast message to GIVE\tGIVE to the first KEEP\tfirst KEEP to the first message\trecords repeated"}
+	for _, reader := range readers {
+		f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
+		f.startAll(1)
+		f.begin(2 * rate)
+		f.awaitFair("from cold", f.living(), time.Now())
+		for range 5 {
+			time.Sleep(byDefault)
+			f.startAll(1)
+			f.awaitFair("one more", f.living(), time.Now())
+		}
+		f.load.stop()
+		f.arrived()
+		f.stopAll(f.living()...)
+		a := f.balance(nil)
+		gaps, steady := f.gaps()
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, gapsBy(gaps, given, tookOf), summary(steady), gapsBy(gaps, given, delayOf),
+			strings.Join(parts(gaps, given), "\t"), a.messages-a.records, a.records))
+	}
+	show(t, fmt.Sprintf("hand-overs of single leases by ASK and GIVE, 16 shards, failover %s", byDefault), rows...)
+}
+
+// What a rolling restart costs: nothing may come twice, and a shard pauses when its lease is released by the old worker,
+// and when it is given to balance the shares.
 func TestFigureRollingRestart(t *testing.T) {
 	figure(t)
-	rows := []string{"reader\tfailover\trestarts\tgap, released\tgap, given\tdelay, given\twithout a hand-over\tfair after\trecords repeated"}
-	for _, fanOut := range []bool{false, true} {
-		f := newFleet(t, settings{failover: byDefault, fanOut: fanOut, real: *full})
+	rows := []string{"reader\trestarts\tgap, released\tgap, given\twithout a hand-over\tstop\tfair shares after\trecords repeated"}
+	for _, reader := range readers {
+		f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
 		f.startAll(3)
 		f.begin(2 * rate)
 		f.awaitFair("from cold", f.living(), time.Now())
-		var fairAfter []time.Duration
-		restarts := 0
+		var fairAfter, stops []time.Duration
 		for range 2 {
 			for _, old := range f.living() {
+				time.Sleep(byDefault) // as the health checks of a deployment would
 				began := time.Now()
-				old.stop()
+				stops = append(stops, old.stop())
 				f.start()
 				took, _ := f.awaitFair("restarted", f.living(), began)
 				fairAfter = append(fairAfter, took)
-				restarts++
 			}
 		}
 		f.load.stop()
@@ -137,18 +175,10 @@ func TestFigureRollingRestart(t *testing.T) {
 		f.stopAll(f.living()...)
 		a := f.balance(nil)
 		gaps, steady := f.gaps()
-		of := func(how beginning, what func(gap) time.Duration) string {
-			return summary(durations(slices.DeleteFunc(slices.Clone(gaps), func(g gap) bool { return g.how != how }), what))
-		}
-		took := func(g gap) time.Duration { return g.took }
-		reader := "polling"
-		if fanOut {
-			reader = "fan-out"
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d of %d", reader, byDefault, restarts, of(found, took), of(given, took),
-			of(given, func(g gap) time.Duration { return g.delay }), summary(steady), summary(fairAfter), a.messages-a.records, a.records))
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, len(stops), gapsBy(gaps, found, tookOf), gapsBy(gaps, given, tookOf),
+			summary(steady), summary(stops), summary(fairAfter), a.messages-a.records, a.records))
 	}
-	show(t, "rolling restart of three workers of 16 shards", rows...)
+	show(t, fmt.Sprintf("rolling restart of three workers of 16 shards, failover %s", byDefault), rows...)
 }
 
 // How many rounds of scans it takes to fair shares. A round is a third of the failover time; they are counted from the

@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
@@ -75,7 +76,7 @@ func (f *fleet) logGaps() {
 		}
 		if len(took) > 0 {
 			f.t.Logf("gaps of leases %s: %s", text, summary(took))
-			f.t.Logf("  of these: %s", parts(gaps, how))
+			f.t.Logf("  of these: %s", strings.Join(parts(gaps, how), ", then "))
 		}
 	}
 }
@@ -127,20 +128,19 @@ func durations[T any](list []T, of func(T) time.Duration) (all []time.Duration) 
 	return all
 }
 
-// parts says where the time of gaps goes.
-func parts(gaps []gap, how beginning) string {
+// parts says where the time of gaps goes: from the last message to the write that passed the lease on, from there to the
+// new owner's first renewal, and from there to its first message. Who takes a lease may read before it renews.
+func parts(gaps []gap, how beginning) []string {
 	of := slices.DeleteFunc(slices.Clone(gaps), func(g gap) bool { return g.how != how || g.kept.IsZero() })
 	part := func(from, to func(gap) time.Time) string {
 		return summary(durations(of, func(g gap) time.Duration { return max(0, to(g).Sub(from(g))) }))
 	}
 	last, first := func(g gap) time.Time { return g.last }, func(g gap) time.Time { return g.first }
-	handed := func(g gap) time.Time { return g.handed }
+	handed, kept := func(g gap) time.Time { return g.handed }, func(g gap) time.Time { return g.kept }
 	if how != given {
-		return fmt.Sprintf("from the last message to the take %s, from there to the next message %s", part(last, handed), part(handed, first))
+		return []string{part(last, handed), part(handed, first)}
 	}
-	kept := func(g gap) time.Time { return g.kept }
-	return fmt.Sprintf("from the last message to GIVE %s, from there to the new owner's first KEEP %s, from there to its first message %s",
-		part(last, handed), part(handed, kept), part(kept, first))
+	return []string{part(last, handed), part(handed, kept), part(kept, first)}
 }
 
 // summary is the middle and the end of a list of times.
