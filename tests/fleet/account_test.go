@@ -17,6 +17,24 @@ type evidence struct {
 	history  history
 	// ends are when workers were killed or paused: what had arrived by then they may have delivered beyond the checkpoint.
 	ends map[string]time.Time
+	// failover is set where the machine may be so busy that living workers cannot renew their leases in time. Then a lease
+	// may be taken from one that has been silent for so long, or taken back by itself, with the copies that brings.
+	failover time.Duration
+}
+
+// endOf is up to when the worker before a tenure may have delivered what lies behind the tenure's checkpoint; false if
+// nothing excuses that the lease was taken.
+func (e evidence) endOf(t tenure) (end time.Time, excused bool) {
+	if end, ended := e.ends[t.before]; ended {
+		return end, true
+	}
+	return t.began, e.stalled(t)
+}
+
+// stalled tells whether a lease was lost for no other reason than that nobody renewed it.
+func (e evidence) stalled(t tenure) bool {
+	_, ended := e.ends[t.before]
+	return t.how == forced && !ended && e.failover > 0 && (t.before == t.worker || t.silent >= e.failover)
 }
 
 // account is every record against what the topic holds. It balances when there are no findings.
@@ -29,6 +47,7 @@ type account struct {
 	handed            int // tenures that began with a gift
 	freed             int // that began with a lease somebody had released
 	forced            int // that began by force
+	stalled           int // of these, from workers that the machine gave no time
 	findings          map[string][]string
 }
 
@@ -61,8 +80,10 @@ func settle(e evidence) account {
 				a.freed++
 			case forced:
 				a.forced++
-				if _, ended := e.ends[t.before]; !ended {
-					a.add(foundRobbed, "%s of %s by %s", shard, t.before, t.worker)
+				if e.stalled(t) {
+					a.stalled++
+				} else if _, excused := e.endOf(t); !excused {
+					a.add(foundRobbed, "%s of %s by %s after %s of silence", shard, t.before, t.worker, t.silent.Round(time.Millisecond))
 				}
 			}
 		}
@@ -155,8 +176,8 @@ func (a *account) settleTenure(r kinesistest.Record, shard string, m message, e 
 func (a *account) settleShard(shard string, records []kinesistest.Record, found map[name]*copies, e evidence) {
 	allowed := make([]int, len(records))
 	for _, t := range e.history.tenures[shard] {
-		end, ended := e.ends[t.before]
-		if t.how != forced || !ended {
+		end, excused := e.endOf(t)
+		if t.how != forced || !excused {
 			continue
 		}
 		from := 1 + slices.IndexFunc(records, func(r kinesistest.Record) bool { return r.SequenceNumber == t.from })
@@ -217,8 +238,8 @@ func (a *account) add(what, format string, values ...any) {
 // String is the account for people: all findings, with some examples of each.
 func (a account) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late, %d sent again by a client; tenures: %d free, %d given, %d forced",
-		a.records, a.messages, a.repeated, a.exposed, a.late, a.resent, a.freed, a.handed, a.forced)
+	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late, %d sent again by a client; tenures: %d free, %d given, %d forced, %d of them by a stall",
+		a.records, a.messages, a.repeated, a.exposed, a.late, a.resent, a.freed, a.handed, a.forced, a.stalled)
 	for _, what := range slices.Sorted(maps.Keys(a.findings)) {
 		list := a.findings[what]
 		fmt.Fprintf(&b, "\n  %s: %d", what, len(list))
@@ -229,10 +250,15 @@ func (a account) String() string {
 	return b.String()
 }
 
-// balance makes the account of a fleet, and fails the test unless it balances.
+// balance makes the account of a fleet, and fails the test unless it balances. At full size and for figures the machine has
+// to be quiet enough for no lease to be lost by itself.
 func (f *fleet) balance(ends map[string]time.Time) account {
 	f.t.Helper()
-	a := settle(evidence{records: f.kinesis.Records(streamName), messages: f.topic.messages(), history: f.history(), ends: ends})
+	e := evidence{records: f.kinesis.Records(streamName), messages: f.topic.messages(), history: f.history(), ends: ends}
+	if !*full && !*figures {
+		e.failover = f.settings.failover
+	}
+	a := settle(e)
 	if len(a.findings) > 0 {
 		f.t.Fatalf("the account does not balance: %s", a)
 	}
@@ -244,7 +270,7 @@ func (f *fleet) balance(ends map[string]time.Time) account {
 func (f *fleet) noneRepeated() account {
 	f.t.Helper()
 	a := f.balance(nil)
-	if a.messages != a.records || a.forced > 0 {
+	if a.stalled == 0 && (a.messages != a.records || a.forced > 0) {
 		f.t.Errorf("%d messages of %d records, %d leases taken by force", a.messages, a.records, a.forced)
 	}
 	return a

@@ -128,7 +128,7 @@ output:
     properties: { include_prefixes: [ kinesis., %[1]s ] }
 http: { enabled: false }
 logger: { level: INFO }
-shutdown_timeout: 10s
+shutdown_timeout: 20s
 `, workerProperty, name, url, topic)
 	w := spawn(f.t, name, yaml)
 	f.workers = append(f.workers, w)

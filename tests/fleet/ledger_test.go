@@ -168,9 +168,13 @@ type tenure struct {
 	// may be used from the latter on.
 	handed, kept time.Time
 	how          beginning
-	// before is whose tenure ended with the beginning of this one; "" if the lease was free.
+	// before is whose tenure ended with the beginning of this one; "" if the lease was free. silent is how long that one had
+	// written nothing.
 	before string
+	silent time.Duration
 	over   ending
+	// renewed is when the last write of its owner was sent.
+	renewed time.Time
 }
 
 type beginning int
@@ -233,6 +237,10 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 	}
 	if acquisition := is["kp_acq"]; acquisition != was["kp_acq"] {
 		t := tenure{shard: key, worker: workerOf(is.owner()), acquisition: acquisition, began: c.sent, handed: c.answered, from: is["checkpoint"], before: owner}
+		if n := len(list); n > 0 {
+			t.silent = c.sent.Sub(list[n-1].renewed)
+		}
+		t.renewed = c.sent
 		switch {
 		case was.owner() == "":
 			t.how = found
@@ -253,8 +261,11 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 	if was.owner() != "" && moved && c.worker != owner {
 		h.wrong = append(h.wrong, c.worker+" wrote as the owner of "+key+", which belonged to "+owner)
 	}
-	if n := len(list); n > 0 && list[n-1].kept.IsZero() && c.worker == list[n-1].worker {
-		list[n-1].kept = c.answered
+	if n := len(list); n > 0 && moved && c.worker == list[n-1].worker {
+		list[n-1].renewed = c.sent
+		if list[n-1].kept.IsZero() {
+			list[n-1].kept = c.answered
+		}
 	}
 	if was.owner() != "" && is.owner() == "" {
 		end(released)

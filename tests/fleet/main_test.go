@@ -24,7 +24,11 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = flag.Set("test.parallel", "3") // most of a story is waiting
+		// Most of a story is waiting, but a start takes a processor for a second.
+		_ = flag.Set("test.parallel", "2")
+		if *full {
+			_ = flag.Set("test.parallel", "1")
+		}
 	}
 	goleak.VerifyTestMain(stack.StopAfter(withBinary{m}))
 }

@@ -59,6 +59,12 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 			e.history.tenures["s"][0].over, e.history.tenures["s"][1].how, e.ends = passed, given, nil
 		}, []string{foundRepeated}},
 		"a lease taken from the living": {func(e *evidence) { e.ends = nil }, []string{foundRobbed, foundRepeated}},
+		"a lease lost by a stall": {func(e *evidence) {
+			e.ends, e.failover, e.history.tenures["s"][1].silent = nil, 3*time.Second, 3*time.Second
+		}, nil},
+		"a lease lost by a shorter one": {func(e *evidence) {
+			e.ends, e.failover, e.history.tenures["s"][1].silent = nil, 3*time.Second, 2*time.Second
+		}, []string{foundRobbed, foundRepeated}},
 		"an early record": {func(e *evidence) {
 			e.messages = []message{e.message(2, "a", 1), e.message(0, "a", 1.1), e.message(1, "b", 10.1), e.message(3, "b", 10.1)}
 		}, []string{foundFirst, foundLast}},
@@ -118,11 +124,11 @@ func TestTheLedgerTellsTenures(t *testing.T) {
 	h := historyOf(calls, same)
 	var got []string
 	for _, t := range h.tenures["s"] {
-		got = append(got, fmt.Sprint(t.worker, " ", t.how, " ", t.over, " ", t.from, " after ", t.before))
+		got = append(got, fmt.Sprint(t.worker, " ", t.how, " ", t.over, " ", t.from, " after ", t.silent, " of ", t.before))
 	}
 	want := []string{
-		fmt.Sprint("a ", found, " ", passed, " TRIM_HORIZON after "), fmt.Sprint("b ", given, " ", robbed, " 7 after a"),
-		fmt.Sprint("c ", forced, " ", released, " 8 after b"), fmt.Sprint("d ", found, " ", lasting, " 10 after "),
+		fmt.Sprint("a ", found, " ", passed, " TRIM_HORIZON after 0s of "), fmt.Sprint("b ", given, " ", robbed, " 7 after 1s of a"),
+		fmt.Sprint("c ", forced, " ", released, " 8 after 1s of b"), fmt.Sprint("d ", found, " ", lasting, " 10 after 1s of "),
 	}
 	if !slices.Equal(got, want) || len(h.wrong) > 0 {
 		t.Errorf("tenures %q, wrong %q", got, h.wrong)
