@@ -4,7 +4,7 @@ package main
 
 import (
 	"context"
-	"runtime/debug"
+	"os"
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
@@ -19,10 +19,13 @@ import (
 
 const name = "kinesis-pulsar"
 
-// Version is set by the linker for releases; otherwise what the build knows of the module is used.
-var Version = ""
-
 func main() {
+	if askedForVersion(os.Args) {
+		if err := printVersion(os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	tuneMemory()
 	service.RunCLI(context.Background(), options()...)
 }
@@ -46,14 +49,4 @@ func schema() *service.ConfigSchema {
 	s.SetFieldDefault(map[string]any{"@service": name}, "logger", "static_fields")
 	s.SetFieldDefault(map[string]any{"prometheus": map[string]any{}}, "metrics")
 	return s.Field(lint.Field())
-}
-
-func version() string {
-	if Version != "" {
-		return Version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

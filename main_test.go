@@ -67,6 +67,18 @@ func TestTheBinaryRunsBenthosCommandsUnderItsOwnName(t *testing.T) {
 	}
 }
 
+func TestTheVersionTellsWhatAReportOfAFaultNeeds(t *testing.T) {
+	var b strings.Builder
+	if err := printVersion(&b); err != nil || !askedForVersion([]string{name, "--version"}) || askedForVersion([]string{name, "run", "-v"}) {
+		t.Fatal(err)
+	}
+	for _, want := range []string{name + " " + version(), "\ngo1.", "\ngithub.com/redpanda-data/benthos/v4 v4.", "\ngithub.com/apache/pulsar-client-go v0."} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in %s", want, b.String())
+		}
+	}
+}
+
 func TestEchoShowsNoSecret(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	config := `
