@@ -39,7 +39,9 @@ func examples(t *testing.T) map[string]string {
 		t.Fatal("no examples", err)
 	}
 	for _, path := range paths {
-		files[filepath.Base(path)] = read(t, path)
+		if filepath.Base(path) != "streams" { // a folder, see TestTheStreamsDirectoryLints
+			files[filepath.Base(path)] = read(t, path)
+		}
 	}
 	return files
 }
@@ -74,6 +76,17 @@ func TestEveryExampleLints(t *testing.T) {
 			t.Errorf("%s: not a .yaml file", name)
 		}
 		lint(t, name, config)
+	}
+}
+
+// How streams mode runs is a test of the binary's.
+func TestTheStreamsDirectoryLints(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(root, "config_examples", "streams", "*", "*.yaml"))
+	if err != nil || len(paths) < 2 {
+		t.Fatal(paths, err)
+	}
+	for _, path := range append(paths, filepath.Join(root, "config_examples", "streams", "service.yaml")) {
+		lint(t, path, read(t, path))
 	}
 }
 

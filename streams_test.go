@@ -1,0 +1,340 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
+)
+
+// stoppable is a context that ends like one whose time is up: a command line takes that for a request to stop in order.
+type stoppable struct {
+	context.Context
+	done chan struct{}
+}
+
+func (s stoppable) Done() <-chan struct{} { return s.done }
+func (s stoppable) Err() error {
+	select {
+	case <-s.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// logWatch waits for a line of the log.
+type logWatch struct {
+	text string
+	once sync.Once
+	seen chan struct{}
+}
+
+func (w *logWatch) Enabled(context.Context, slog.Level) bool { return true }
+func (w *logWatch) WithAttrs([]slog.Attr) slog.Handler       { return w }
+func (w *logWatch) WithGroup(string) slog.Handler            { return w }
+func (w *logWatch) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, w.text) {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return nil
+}
+
+// streamsMode is a process in streams mode, with stand-ins for all that its streams need.
+type streamsMode struct {
+	t       *testing.T
+	url     string
+	kinesis *kinesistest.Server
+	dynamo  *dynamotest.Server
+	broker  *pulsartest.Broker
+}
+
+func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
+	t.Helper()
+	m := &streamsMode{t: t, kinesis: kinesistest.NewServer(), dynamo: dynamotest.NewServer(), broker: pulsartest.NewBroker()}
+	for name, shards := range map[string]int{"orders": 4, "payments": 2, "refunds": 1} {
+		if err := m.kinesis.CreateStream(name, shards); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	m.url = "http://" + address
+	dir := t.TempDir()
+	root := filepath.Join(dir, "service.yaml")
+	files := map[string]string{root: fmt.Sprintf("http: { address: %q }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address)}
+	args := []string{name, "streams", "-o", root}
+	for id, config := range streams {
+		file := filepath.Join(dir, id+".yaml")
+		files[file] = m.config(config)
+		args = append(args, file)
+	}
+	for file, text := range files {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Benthos serves before all of its endpoints are there, and a request in between is a data race of its router.
+	up := &logWatch{text: "streams mode", seen: make(chan struct{})}
+	ctx := stoppable{context.Background(), make(chan struct{})}
+	ended := make(chan int, 1)
+	go func() {
+		code, err := service.RunCLIToCode(ctx, append(options(), service.CLIOptSetArgs(args...), service.CLIOptAddTeeLogger(slog.New(up)))...)
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- code
+	}()
+	t.Cleanup(func() {
+		close(ctx.done)
+		if code := <-ended; code != 0 {
+			t.Errorf("streams mode ended with %d", code)
+		}
+		m.kinesis.Close()
+		m.dynamo.Close()
+		m.broker.Close()
+	})
+	select {
+	case <-up.seen:
+	case <-time.After(time.Minute):
+		t.Fatal("streams mode does not start")
+	}
+	m.eventually("the API answers", func() bool { return m.call(http.MethodGet, "/ping", "", nil) == http.StatusOK })
+	return m
+}
+
+// config is a stream's config, from its stream's name and further fields of the input.
+func (m *streamsMode) config(stream string, more ...string) string {
+	application := stream + "-app"
+	for _, f := range more {
+		if a, is := strings.CutPrefix(f, "applicationName: "); is {
+			application = a
+		}
+	}
+	more = slices.DeleteFunc(slices.Clone(more), func(f string) bool { return strings.HasPrefix(f, "applicationName: ") })
+	return fmt.Sprintf(`input:
+  kinesis_pulsar:
+    awsKinesisStreamName: %s
+    awsRegion: us-east-1
+    awsEndpoint: %s
+    dynamoEndpoint: %s
+    awsCredentialPluginParam: '{"accessKey":"a","secretKey":"b"}'
+    applicationName: %s
+    initialPositionInStream: TRIM_HORIZON
+    useEnhancedFanOut: false
+    idleTimeBetweenReadsInMillis: 0
+    %s
+output:
+  pulsar: { url: %q, topic: %s }
+`, stream, m.kinesis.URL(), m.dynamo.URL(), application, strings.Join(more, "\n    "), m.broker.URL(), stream)
+}
+
+// call sends a request and decodes an answer in JSON, or into a string.
+func (m *streamsMode) call(method, path, body string, into any) (status int) {
+	m.t.Helper()
+	request, err := http.NewRequest(method, m.url+path, strings.NewReader(body))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	switch into := into.(type) {
+	case nil:
+	case *string:
+		*into = string(text)
+	default:
+		if err := json.Unmarshal(text, into); err != nil {
+			m.t.Errorf("%s %s: %v in %s", method, path, err, text)
+		}
+	}
+	return answer.StatusCode
+}
+
+func (m *streamsMode) want(method, path, body string, status int) {
+	m.t.Helper()
+	var text string
+	if got := m.call(method, path, body, &text); got != status {
+		m.t.Fatalf("%s %s: %d, %s; want %d", method, path, got, text, status)
+	}
+}
+
+func (m *streamsMode) eventually(what string, holds func() bool) {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}
+
+// owned counts the leases of a table that have an owner.
+func (m *streamsMode) owned(table string) (n int) {
+	for _, item := range m.dynamo.Items(table) {
+		if _, has := item["leaseOwner"].(*types.AttributeValueMemberS); has {
+			n++
+		}
+	}
+	return n
+}
+
+// load puts numbered records into a stream until it is stopped; it returns how many there are of each key.
+func (m *streamsMode) load(stream string) (stop func() map[string]int) {
+	sent := map[string]int{}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			key := fmt.Sprintf("key-%d", i%20)
+			if _, err := m.kinesis.Put(stream, key, fmt.Appendf(nil, "%d", sent[key])); err != nil {
+				m.t.Error(err)
+				return
+			}
+			sent[key]++
+		}
+	}()
+	return sync.OnceValue(func() map[string]int { close(done); <-ended; return sent })
+}
+
+// missing are the keys whose last copies are not all there in order, with what is wrong.
+func (m *streamsMode) missing(topic string, sent map[string]int) (wrong []string) {
+	at := map[string]map[string]int{}
+	for i, message := range m.broker.Messages("persistent://public/default/" + topic) {
+		if at[message.Key] == nil {
+			at[message.Key] = map[string]int{}
+		}
+		at[message.Key][string(bytes.Clone(message.Payload))] = i
+	}
+	for _, key := range slices.Sorted(maps.Keys(sent)) {
+		last := -1
+		for n := range sent[key] {
+			place, has := at[key][fmt.Sprint(n)]
+			if !has || place < last {
+				wrong = append(wrong, fmt.Sprintf("%s: record %d (there: %t)", key, n, has))
+				break
+			}
+			last = place
+		}
+	}
+	return wrong
+}
+
+// Streams are created, read, changed and deleted over HTTP while records flow: leases are released and taken up again, and
+// nothing is lost or out of order by any of it.
+func TestStreamsModeLosesNothingByChangesOverHTTP(t *testing.T) {
+	m := startStreamsMode(t, nil)
+	stopOrders, stopPayments := m.load("orders"), m.load("payments")
+	m.want(http.MethodPost, "/streams/orders", m.config("orders"), http.StatusOK)
+	m.want(http.MethodPost, "/streams/payments", m.config("payments"), http.StatusOK)
+	m.eventually("both are ready", func() bool { return m.call(http.MethodGet, "/ready", "", nil) == http.StatusOK })
+	m.eventually("orders flow", func() bool { return len(m.broker.Messages("persistent://public/default/orders")) > 100 })
+
+	var read struct {
+		Active bool
+		Config struct{ Input map[string]any }
+	}
+	if status := m.call(http.MethodGet, "/streams/orders", "", &read); status != http.StatusOK || !read.Active || read.Config.Input["kinesis_pulsar"] == nil {
+		t.Errorf("reading orders: %d, %+v", status, read)
+	}
+	for round := range 3 {
+		m.want(http.MethodPut, "/streams/orders", m.config("orders", fmt.Sprintf("receiveQueueSize: %d", 500+round)), http.StatusOK)
+		before := len(m.broker.Messages("persistent://public/default/orders"))
+		m.eventually("orders flow after a PUT", func() bool { return len(m.broker.Messages("persistent://public/default/orders")) > before+50 })
+	}
+	m.want(http.MethodPatch, "/streams/orders", `{"input":{"kinesis_pulsar":{"receiveQueueSize":700}}}`, http.StatusOK)
+	m.want(http.MethodDelete, "/streams/payments?timeout=30s", "", http.StatusOK)
+	if n := m.owned("payments-app"); n != 0 {
+		t.Errorf("%d leases of a deleted stream have an owner: the next one would wait for them to expire", n)
+	}
+	if status := m.call(http.MethodGet, "/streams/payments", "", nil); status != http.StatusNotFound {
+		t.Errorf("a deleted stream: %d", status)
+	}
+	m.want(http.MethodPost, "/streams/payments", m.config("payments"), http.StatusOK)
+	orders, payments := stopOrders(), stopPayments()
+	for topic, sent := range map[string]map[string]int{"orders": orders, "payments": payments} {
+		m.eventually(topic+" are all there, in order", func() bool { return len(m.missing(topic, sent)) == 0 })
+	}
+}
+
+// A stream that would read another's positions is refused: the others go on, and the cause shows.
+func TestStreamsModeRefusesOneTableForTwoStreams(t *testing.T) {
+	m := startStreamsMode(t, map[string]string{"orders": "orders"})
+	m.eventually("orders are ready", func() bool { return m.call(http.MethodGet, "/orders/ready", "", nil) == http.StatusOK })
+	m.want(http.MethodPost, "/streams/refunds", m.config("refunds", "applicationName: orders-app"), http.StatusOK)
+	var cause string
+	m.eventually("refunds say why not", func() bool {
+		return m.call(http.MethodGet, "/refunds/ready", "", &cause) == http.StatusServiceUnavailable && strings.Contains(cause, "applicationName")
+	})
+	if status := m.call(http.MethodGet, "/orders/ready", "", nil); status != http.StatusOK {
+		t.Errorf("orders: %d", status)
+	}
+	m.want(http.MethodPut, "/streams/refunds", m.config("refunds"), http.StatusOK)
+	m.eventually("refunds are ready with a table of their own", func() bool { return m.call(http.MethodGet, "/ready", "", nil) == http.StatusOK })
+}
+
+// Two streams of one application and stream are two workers that share its shards.
+func TestStreamsModeSharesOneApplication(t *testing.T) {
+	m := startStreamsMode(t, map[string]string{"a": "orders", "b": "orders"})
+	stop := m.load("orders")
+	workers := func() int {
+		owners := map[string]int{}
+		for _, item := range m.dynamo.Items("orders-app") {
+			if o, has := item["leaseOwner"].(*types.AttributeValueMemberS); has {
+				owners[o.Value]++
+			}
+		}
+		if len(owners) == 2 && slices.Max(slices.Collect(maps.Values(owners))) == 2 {
+			return 2
+		}
+		return len(owners) % 2
+	}
+	m.eventually("each has two of the four shards", func() bool { return workers() == 2 })
+	sent := stop()
+	m.eventually("orders are all there, in order", func() bool { return len(m.missing("orders", sent)) == 0 })
+}
+
+func TestStreamsModeTellsWhatIsWrong(t *testing.T) {
+	m := startStreamsMode(t, nil)
+	for want, config := range map[string]string{
+		"numRetries":           m.config("orders", "numRetries: many"),
+		"not recognised":       m.config("orders", "numRetrys: 3"),
+		"awsKinesisStreamName": "input: { kinesis_pulsar: { awsRegion: r } }\noutput: { drop: {} }\n",
+		"receiveQueueSize":     m.config("orders", "receiveQueueSize: 0"),
+	} {
+		var answer string
+		if status := m.call(http.MethodPost, "/streams/bad", config, &answer); status != http.StatusBadRequest || !strings.Contains(answer, want) {
+			t.Errorf("%s: %d, %s", want, status, answer)
+		}
+	}
+}
