@@ -31,11 +31,14 @@ func TestARealBroker(t *testing.T) {
 			"a permission is withdrawn":        aPermissionIsWithdrawn,
 			"a schema is enforced":             aSchemaIsEnforced,
 			"a topic's own limit of size":      aTopicsOwnLimitOfSize,
+			"an oversize record, chunks":       anOversizeRecordGoesInChunks,
+			"an oversize record, dead letters": anOversizeRecordGoesToTheDeadLetters,
 			"an oversize record, fallback":     anOversizeRecordGoesToTheFallback,
 			"an oversize record, and no other": anOversizeRecordStopsItsShardAlone,
 			"TLS and a token":                  tlsAndAToken,
 			"unknown authority":                unknownAuthority,
 			"wrong tokens":                     wrongTokens,
+			"a token expires":                  aTokenExpires,
 		} {
 			t.Run(strings.ReplaceAll(name, ",", ""), func(t *testing.T) {
 				t.Parallel()
@@ -198,6 +201,9 @@ func aTopicsOwnLimitOfSize(t *testing.T, broker *stack.PulsarService) {
 	w.feed(100)
 	w.settled()
 	w.account()
+	if n := p.logs.count("level=warning", "have been waiting", "Exceed maximum message size"); n != 1 {
+		t.Errorf("%d warnings with the broker's words", n)
+	}
 	w.eventually("the gauge is back", func() bool { return p.blocked() == 0 })
 	p.ready()
 	p.stop()
@@ -213,10 +219,39 @@ func (w *world) oversize() (shard, sequence string) {
 	return put[0].ShardID, put[0].SequenceNumber
 }
 
+func anOversizeRecordGoesInChunks(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 2)
+	p := w.run(config{pulsar: "compression: none"})
+	for range 3 {
+		w.oversize()
+		w.settled()
+	}
+	if extra := w.account(); extra > 0 {
+		t.Errorf("%d further copies though nothing failed", extra)
+	}
+	p.ready()
+	p.stop()
+}
+
+func anOversizeRecordGoesToTheDeadLetters(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 2)
+	shard, sequence := w.oversize()
+	letters := "persistent://" + w.namespace + "/letters"
+	p := w.run(config{pulsar: "compression: none\nchunking: off\ndead_letter_topic: " + letters})
+	w.settled()
+	w.account(sequence)
+	w.topic, w.partitions = letters, 0
+	if m := w.read(); len(m) != 1 || m[0].sequence != sequence || len(m[0].payload) != maxMessageSize+1000 {
+		t.Errorf("%d dead letters, want one of %s", len(m), shard)
+	}
+	p.ready()
+	p.stop()
+}
+
 func anOversizeRecordGoesToTheFallback(t *testing.T, broker *stack.PulsarService) {
 	w := newWorld(t, broker, 2)
 	_, sequence := w.oversize()
-	p := w.run(config{pulsar: "compression: none", wrap: "fallback:\n  - PULSAR\n  - drop: {}\n"})
+	p := w.run(config{pulsar: "compression: none\nchunking: off", wrap: "fallback:\n  - PULSAR\n  - drop: {}\n"})
 	w.settled()
 	w.account(sequence)
 	p.ready()
@@ -226,7 +261,7 @@ func anOversizeRecordGoesToTheFallback(t *testing.T, broker *stack.PulsarService
 func anOversizeRecordStopsItsShardAlone(t *testing.T, broker *stack.PulsarService) {
 	w := newWorld(t, broker, 2)
 	shard, sequence := w.oversize()
-	p := w.run(config{pulsar: "compression: none"})
+	p := w.run(config{pulsar: "compression: none\nchunking: off"})
 	w.eventually("an operator is told", func() bool { return p.logs.count("level=warning", sequence, shard) == 1 })
 	others := 0
 	for id, list := range w.kinesis.Records(streamName) {

@@ -54,6 +54,39 @@ func wrongTokens(t *testing.T, broker *stack.PulsarService) {
 	}
 }
 
+// A token in a file is replaced before it runs out, which nobody may notice; then one is not, which shows, until it is.
+func aTokenExpires(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 2)
+	file := filepath.Join(t.TempDir(), "token")
+	valid := func(d time.Duration) {
+		next := file + ".next"
+		must(t, os.WriteFile(next, []byte(broker.Security().TokenUntil("admin", time.Now().Add(d))+"\n"), 0o600))
+		must(t, os.Rename(next, file))
+	}
+	valid(6 * time.Second)
+	p := w.run(config{auth: fmt.Sprintf("auth: { token: { enabled: true, file: %q } }", file)})
+	w.feed(300)
+	w.settled()
+	valid(14 * time.Second)
+	for until := time.Now().Add(9 * time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
+		w.feed(20)
+	}
+	w.settled()
+	p.ready()
+	if n := p.logs.count("level=warning"); n > 0 {
+		t.Errorf("%d warnings though the token was replaced in time", n)
+	}
+	time.Sleep(6 * time.Second) // it runs out
+	w.feed(100)
+	p.notReady("uthenticat")
+	valid(time.Hour)
+	p.ready()
+	w.feed(100)
+	w.settled()
+	w.account()
+	p.stop()
+}
+
 // strangersCertificate makes the certificate of an authority that has signed nothing here, as PEM.
 func strangersCertificate(t *testing.T) []byte {
 	t.Helper()
