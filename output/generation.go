@@ -13,6 +13,7 @@ import (
 
 // producer is what a generation uses of pulsar.Producer.
 type producer interface {
+	Name() string
 	SendAsync(context.Context, *pulsar.ProducerMessage, func(pulsar.MessageID, *pulsar.ProducerMessage, error))
 	FlushWithCtx(context.Context) error
 	Close()
@@ -32,11 +33,12 @@ const drainLimit = 2 * time.Second
 //   - After retire no SendAsync begins; one that runs ends before the producer is closed.
 //   - When closed is closed, every entry of the generation is settled.
 type generation struct {
-	name       string // of the partition topic
-	producer   producer
-	limits     producerLimits
-	partition  *partition
-	closeLimit time.Duration
+	name         string // of the partition topic
+	producerName string
+	producer     producer
+	limits       producerLimits
+	partition    *partition
+	closeLimit   time.Duration
 
 	// sending is read-held around SendAsync: the client panics when a producer is closed meanwhile. It is write-held
 	// for a moment only, so that nobody who holds it for reading waits for anything. Several are taken in the order of
@@ -75,6 +77,8 @@ func startGeneration(p *partition, made producer, limits producerLimits, closeLi
 		dying: make(chan struct{}), closed: make(chan struct{}), wakeup: make(chan struct{}, 1),
 	}
 	g.mu.flights = map[*flight]time.Time{}
+	g.producerName = made.Name()
+	p.topic.session.refusals.watch(g.producerName)
 	if limits.batching {
 		g.flusher.Go(g.flushLoop)
 	}
@@ -178,7 +182,7 @@ func (g *generation) close() {
 	}
 	g.closeProducer()
 	g.failAll(cause)
-	g.partition.topic.session.refusals.forget(g.name)
+	g.partition.topic.session.refusals.forget(g.producerName)
 	close(g.closed)
 }
 

@@ -50,6 +50,8 @@ type fakeProducer struct {
 	closes  int
 }
 
+func (p *fakeProducer) Name() string { return "fake" }
+
 func (p *fakeProducer) SendAsync(ctx context.Context, m *pulsar.ProducerMessage, done callback) {
 	if ctx.Done() != nil {
 		panic("SendAsync was given a context that can end")

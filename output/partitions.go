@@ -118,8 +118,12 @@ func (t *topic) known(ctx context.Context) (*layout, error) {
 func (t *topic) live() bool {
 	l, now := t.layout.Load(), time.Now()
 	return l != nil && slices.ContainsFunc(l.partitions, func(p *partition) bool {
-		refusal, _ := t.session.refusals.standing(p.name, now)
-		return refusal == nil && p.live() != nil
+		g := p.live()
+		if g == nil {
+			return false
+		}
+		refusal, _ := t.session.refusals.standing(g.producerName, now)
+		return refusal == nil
 	})
 }
 
@@ -206,7 +210,7 @@ func (p *partition) step() (*generation, *call, error) {
 	case p.mu.gone:
 		return nil, nil, fmt.Errorf("sending to %s: %w", p.name, errClosed)
 	case g != nil && !g.dead.Load():
-		if cause, final := p.topic.session.refusals.standing(p.name, time.Now()); final {
+		if cause, final := p.topic.session.refusals.standing(g.producerName, time.Now()); final {
 			g.retire(cause)
 		} else if cause != nil {
 			return nil, nil, fmt.Errorf("the producer on %s cannot connect: %w", p.name, cause)

@@ -13,12 +13,14 @@ import (
 // again is tried for ever, one that may never again is closed, one whose message was refused is forgotten. In none of these
 // cases do the messages get a callback.
 //
-// Topics are those of partitions, by full name. A new version of the client may word its lines otherwise; tests hold each of them.
+// They are kept by the producer's name, from watch to forget: the client may go on for a moment with a producer that was
+// closed, and what it says of that one must not count for the next. A new version of the client may word its lines otherwise;
+// tests hold each of them.
 type refusals struct {
 	mu struct {
 		sync.Mutex
-		byTopic map[string]refusal
-		message refusal // of the last message that was refused, by whatever topic
+		byProducer map[string]refusal // of the watched ones; without a cause there is no refusal
+		message    refusal            // of the last message that was refused, by whatever topic
 	}
 }
 
@@ -32,7 +34,6 @@ type refusal struct {
 
 const (
 	producerReconnected = "Reconnected producer to broker"
-	producerCreated     = "Created producer"
 	producerRefused     = "Failed to reconnect to broker, will retry later."
 	messageRefused      = "Received send error from server: "
 )
@@ -50,13 +51,13 @@ var forgettingErrors = []string{"[NotAllowedError]", "[TopicTerminatedError]"}
 
 // observe takes in a log line of the client.
 func (r *refusals) observe(text string, fields log.Fields, now time.Time) {
-	topic, _ := fields["topic"].(string)
+	producer, _ := fields["producer_name"].(string)
 	switch {
-	case text == producerReconnected || text == producerCreated:
-		r.forget(topic)
+	case text == producerReconnected:
+		r.connected(producer)
 	case text == producerRefused:
 		if err, ok := fields["error"].(error); ok {
-			r.refused(topic, err, false, now)
+			r.refused(producer, err, false, now)
 		}
 	case strings.HasPrefix(text, messageRefused):
 		answer := strings.TrimPrefix(text, messageRefused)
@@ -69,23 +70,50 @@ func (r *refusals) observe(text string, fields log.Fields, now time.Time) {
 		for _, line := range producersEnded {
 			if strings.HasPrefix(text, line) {
 				cause, _, _ := strings.Cut(text, ",")
-				r.refused(topic, fmt.Errorf("the broker has ended the producer: %s", cause), true, now)
+				r.refused(producer, fmt.Errorf("the broker has ended the producer: %s", cause), true, now)
 			}
 		}
 	}
 }
 
-func (r *refusals) refused(topic string, cause error, final bool, now time.Time) {
+// watch begins to keep what is said of a producer, which is connected.
+func (r *refusals) watch(producer string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since := now
-	if before, ok := r.mu.byTopic[fullName(topic)]; ok {
-		since = before.since
+	if r.mu.byProducer == nil {
+		r.mu.byProducer = map[string]refusal{}
 	}
-	if r.mu.byTopic == nil {
-		r.mu.byTopic = map[string]refusal{}
+	r.mu.byProducer[producer] = refusal{}
+}
+
+// forget ends that.
+func (r *refusals) forget(producer string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.mu.byProducer, producer)
+}
+
+func (r *refusals) refused(producer string, cause error, final bool, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, watched := r.mu.byProducer[producer]
+	if !watched {
+		return
 	}
-	r.mu.byTopic[fullName(topic)] = refusal{cause, since, final}
+	since := before.since
+	if before.cause == nil {
+		since = now
+	}
+	r.mu.byProducer[producer] = refusal{cause, since, final}
+}
+
+// connected ends a refusal.
+func (r *refusals) connected(producer string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, watched := r.mu.byProducer[producer]; watched {
+		r.mu.byProducer[producer] = refusal{}
+	}
 }
 
 func (r *refusals) refusedMessage(cause error, now time.Time) {
@@ -94,30 +122,23 @@ func (r *refusals) refusedMessage(cause error, now time.Time) {
 	r.mu.message = refusal{cause: cause, since: now}
 }
 
-// forget ends the refusal of a topic.
-func (r *refusals) forget(topic string) {
+// standing returns why a producer cannot connect, nil if it can or if that is not certain yet: a broker that has just
+// started, or a topic that is moving, refuses everybody for a moment.
+func (r *refusals) standing(producer string, now time.Time) (cause error, final bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.mu.byTopic, fullName(topic))
-}
-
-// standing returns why a topic's producer cannot connect, nil if it can or if that is not certain yet: a broker that has
-// just started, or a topic that is moving, refuses everybody for a moment.
-func (r *refusals) standing(topic string, now time.Time) (cause error, final bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f, ok := r.mu.byTopic[fullName(topic)]
-	if !ok || !f.final && now.Sub(f.since) < downAfter {
+	f := r.mu.byProducer[producer]
+	if f.cause == nil || !f.final && now.Sub(f.since) < downAfter {
 		return nil, false
 	}
 	return f.cause, f.final
 }
 
-// latest returns the last word about a topic, however young it is, nil if there is none.
-func (r *refusals) latest(topic string) error {
+// latest returns the last word about a producer, however young it is, nil if it is connected.
+func (r *refusals) latest(producer string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mu.byTopic[fullName(topic)].cause
+	return r.mu.byProducer[producer].cause
 }
 
 // messageSince returns why a message that was sent since then was refused, nil if none was.
@@ -128,16 +149,4 @@ func (r *refusals) messageSince(sent time.Time) error {
 		return nil
 	}
 	return r.mu.message.cause
-}
-
-// fullName is the name that the client's log has for a topic or a partition, whatever the configuration calls it.
-func fullName(topic string) string {
-	switch {
-	case strings.Contains(topic, "://"):
-		return topic
-	case strings.Contains(topic, "/"):
-		return "persistent://" + topic
-	default:
-		return "persistent://public/default/" + topic
-	}
 }

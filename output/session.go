@@ -412,12 +412,12 @@ func (s *session) gauge(partition string, change int) {
 	s.metrics.blocked.Set(0, partition)
 }
 
-// silence is why the messages of a partition wait, as far as it is known.
-func (s *session) silence(partition string) error {
+// silence is why the messages of a producer wait, as far as it is known.
+func (s *session) silence(producer string) error {
 	if _, cause := s.health.failure(); cause != nil {
 		return cause
 	}
-	if cause := s.refusals.latest(partition); cause != nil {
+	if cause := s.refusals.latest(producer); cause != nil {
 		return cause
 	}
 	return errors.New("the broker is connected, but does not confirm")

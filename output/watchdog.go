@@ -42,7 +42,7 @@ const (
 // It is called every watchInterval, by the generation's supervise goroutine.
 func (g *generation) look(now time.Time) {
 	s := g.partition.topic.session
-	refusal, final := s.refusals.standing(g.name, now)
+	refusal, final := s.refusals.standing(g.producerName, now)
 	if final {
 		g.retire(refusal)
 		return
@@ -59,7 +59,7 @@ func (g *generation) look(now time.Time) {
 		g.retire(cause)
 		return
 	}
-	g.partition.suffer(sent, now, s.silence(g.name))
+	g.partition.suffer(sent, now, s.silence(g.producerName))
 	if g.limits.timeout > 0 && waiting >= g.limits.timeout {
 		g.retire(pulsar.ErrSendTimeout)
 		return

@@ -61,7 +61,7 @@ const (
 	table      = "orders-app"
 
 	// standstill is how long nothing may arrive and no checkpoint move.
-	standstill = time.Minute
+	standstill = 2 * time.Minute
 )
 
 // filtered says which records a processor drops. The last of a shard is never among them.
