@@ -3,15 +3,20 @@ package lease
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 )
 
 // golden is a table as real KCL versions left it.
@@ -168,5 +173,86 @@ func TestAttributesOfGoldenItems(t *testing.T) {
 	}
 	if old := find("conn312-kcl228-polling", "shardId-000000000000"); old.StartingHashKey != "" {
 		t.Errorf("KCL 2.2 writes no hash keys: %+v", old)
+	}
+}
+
+// Every lease that a KCL wrote goes through each of our writes: taken from its dead owner, kept with a checkpoint, asked for, given, adopted,
+// and released. What is not ours to change stays as it is, known or not.
+func TestGoldenLeasesSurviveOurWrites(t *testing.T) {
+	ours := []string{attrOwner, attrCounter, attrCheckpoint, attrSub, attrSwitches, attrPending, attrPendingSub, attrPendingState,
+		attrAcquisition, attrFailover, attrStream, attrCheckpointOwner, attrAsk, attrAskAt}
+	writes := map[string]func(dynamotest.Request) bool{
+		"TAKE": isTake, "KEEP": isKeep, "ASK": isAsk, "GIVE": isGive, "adoption": isAdopt, "RELEASE": isRelease,
+	}
+	for _, g := range goldens(t) {
+		if !g.isLeaseTable() {
+			continue
+		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			before := map[string]map[string]types.AttributeValue{}
+			var keys []string
+			for _, item := range g.items(t) {
+				l, err := Decode(item)
+				if err == nil {
+					item["applicationOwn"] = text("kept")
+				}
+				w.db.Put(tableName, item)
+				if err == nil && !l.Ended() {
+					before[l.Key] = item
+					keys = append(keys, l.Key)
+				}
+			}
+			var mu sync.Mutex
+			sent := map[string]int{}
+			w.db.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
+				mu.Lock()
+				defer mu.Unlock()
+				for name, is := range writes {
+					if is(r) {
+						sent[name]++
+					}
+				}
+				return nil
+			})
+			a := w.worker("A").grants().run()
+			time.Sleep(20 * sec) // the dead owners expire
+			for _, key := range keys {
+				a.mustHold(key).Confirmed(at("99999999999999999999999999999999999999999999999999999998"), 1)
+			}
+			time.Sleep(5 * sec)
+			b := w.worker("B").wants(keys...).run()
+			time.Sleep(20 * sec)
+			for _, key := range keys {
+				b.mustHold(key).Confirmed(at("99999999999999999999999999999999999999999999999999999999"), 1)
+			}
+			if err := b.m.Close(t.Context()); err != nil {
+				t.Errorf("%s: %v", g.name, err)
+			}
+			for name := range writes {
+				if sent[name] < len(keys) {
+					t.Errorf("%s: %d of %s for %d leases", g.name, sent[name], name, len(keys))
+				}
+			}
+			for key, item := range before {
+				after := w.item(key)
+				for name, v := range item {
+					if !slices.Contains(ours, name) && fmt.Sprint(value(v)) != fmt.Sprint(value(after[name])) {
+						t.Errorf("%s, %s: attribute %s was %v, is %v", g.name, key, name, value(v), value(after[name]))
+					}
+				}
+				for name := range after {
+					if item[name] == nil && !slices.Contains(ours, name) && !strings.HasPrefix(name, "kp_") {
+						t.Errorf("%s, %s: there is a new attribute %s", g.name, key, name)
+					}
+				}
+				if l := w.read(key); l.Checkpoint != at("99999999999999999999999999999999999999999999999999999999") || l.Owner != "" || l.Ask != "" {
+					t.Errorf("%s: %+v", g.name, l)
+				}
+			}
+			if n, m := len(w.db.Items(tableName)), len(g.Items); n != m {
+				t.Errorf("%s: %d items, were %d", g.name, n, m)
+			}
+		})
 	}
 }

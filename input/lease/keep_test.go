@@ -103,50 +103,6 @@ func TestPendingCheckpointGoesWithTheFirstCheckpoint(t *testing.T) {
 	})
 }
 
-// Every golden lease goes through take, checkpoint and release with all attributes that we do not own intact.
-func TestGoldenLeasesSurviveOurWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours := []string{attrOwner, attrCounter, attrCheckpoint, attrSub, attrSwitches, attrPending, attrPendingSub, attrPendingState,
-			attrAcquisition, attrFailover, attrStream, attrCheckpointOwner}
-		for _, g := range goldens(t) {
-			if !g.isLeaseTable() {
-				continue
-			}
-			w := newWorld(t)
-			before := map[string]map[string]types.AttributeValue{}
-			for _, item := range g.items(t) {
-				w.db.Put(tableName, item)
-				if l, err := Decode(item); err == nil && !l.Ended() {
-					before[l.Key] = item
-				}
-			}
-			k := w.worker("A").run()
-			time.Sleep(20 * sec) // the dead owners expire
-			for key, item := range before {
-				k.mustHold(key).Confirmed(at("99999999999999999999999999999999999999999999999999999999"), 0)
-				_ = item
-			}
-			if err := k.m.Close(t.Context()); err != nil {
-				t.Errorf("%s: %v", g.name, err)
-			}
-			for key, item := range before {
-				after := w.item(key)
-				for name, v := range item {
-					if !slices.Contains(ours, name) && fmt.Sprint(value(v)) != fmt.Sprint(value(after[name])) {
-						t.Errorf("%s, %s: attribute %s was %v, is %v", g.name, key, name, value(v), value(after[name]))
-					}
-				}
-				if l := w.read(key); l.Checkpoint.Compare(at("99")) <= 0 || l.Owner != "" {
-					t.Errorf("%s: %+v", g.name, l)
-				}
-			}
-			if n, m := len(w.db.Items(tableName)), len(g.Items); n != m {
-				t.Errorf("%s: %d items, were %d", g.name, n, m)
-			}
-		}
-	})
-}
-
 func value(v types.AttributeValue) any {
 	switch v := v.(type) {
 	case *types.AttributeValueMemberS:

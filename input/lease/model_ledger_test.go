@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -24,17 +25,20 @@ type ledger struct {
 	stream *kcltest.Stream
 	now    func() time.Duration
 
-	mu       sync.Mutex
-	table    map[string]lease.Lease // as it is
-	runs     map[string]*runState   // by acquisition
-	shards   map[string]*shardState
-	ours     map[string]time.Duration // failover times by worker id
-	arrivals map[arrival]time.Duration
-	kclTakes map[arrival]*runState // takes by KCL, by key and counter, with the run that was the owner
-	gives    int
-	steals   int
-	trace    []string
-	told     int
+	mu        sync.Mutex
+	table     map[string]lease.Lease // as it is
+	runs      map[string]*runState   // by acquisition
+	shards    map[string]*shardState
+	ours      map[string]time.Duration // failover times by worker id
+	arrivals  map[arrival]time.Duration
+	completes map[arrival]bool      // hand-overs of KCL 3.x
+	kclTakes  map[arrival]*runState // takes by KCL, by key and counter, with the run that was the owner
+	gives     int
+	steals    int
+	stopping  map[string]bool
+	three     bool // a KCL 3.x works here
+	trace     []string
+	told      int
 }
 
 // arrival is an owner's write that would leave this counter; acquisition is the lease's key in kclTakes.
@@ -58,14 +62,14 @@ type runState struct {
 type shardState struct {
 	runs      int
 	newest    int // the newest run that has sent something
-	sentTo    checkpoint.Position
+	storedTo  checkpoint.Position
 	confirmed map[string]int // copies in Pulsar, by sequence number
 }
 
 func newLedger(t *testing.T, stream *kcltest.Stream, now func() time.Duration) *ledger {
 	return &ledger{
 		t: t, stream: stream, now: now, table: map[string]lease.Lease{}, runs: map[string]*runState{}, shards: map[string]*shardState{},
-		ours: map[string]time.Duration{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
+		ours: map[string]time.Duration{}, stopping: map[string]bool{}, completes: map[arrival]bool{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
 	}
 }
 
@@ -96,6 +100,16 @@ func (l *ledger) story(most int) string {
 	return strings.Join(l.trace[max(0, len(l.trace)-most):], "\n")
 }
 
+// ofOurs tells whether the lease is one of our workers': by its acquisition, and as its owner, or as the one who still is that during a
+// hand-over of KCL 3.x.
+func ofOurs(l lease.Lease) bool {
+	actual := l.Owner
+	if l.CheckpointOwner != "" {
+		actual = l.CheckpointOwner
+	}
+	return actual != "" && strings.Contains(l.Acquisition, "#") && worker(l.Acquisition) == actual
+}
+
 func worker(acquisition string) string {
 	id, _, _ := strings.Cut(acquisition, "#")
 	return id
@@ -115,6 +129,9 @@ func (l *ledger) shardOf(key string) *shardState {
 func (l *ledger) requested(id string, r dynamotest.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !*modelConditions && r.Operation != "UpdateItem" {
+		return
+	}
 	switch r.Operation {
 	case "PutItem":
 		if !strings.Contains(r.Condition, "attribute_not_exists(#leaseKey)") {
@@ -125,7 +142,7 @@ func (l *ledger) requested(id string, r dynamotest.Request) {
 		}
 	case "UpdateItem":
 		for _, name := range []string{"#leaseCounter", "#leaseOwner", "#checkpoint ", "#checkpoint,", "#checkpointOwner"} {
-			if strings.Contains(r.Update, name) && (!strings.Contains(r.Condition, "#leaseCounter = ") || !strings.Contains(r.Condition, "#leaseOwner")) {
+			if strings.Contains(r.Update, name) && *modelConditions && (!strings.Contains(r.Condition, "#leaseCounter = ") || !strings.Contains(r.Condition, "#leaseOwner")) {
 				l.violated("I4: %q under %q", r.Update, r.Condition)
 			}
 		}
@@ -139,9 +156,15 @@ func (l *ledger) requested(id string, r dynamotest.Request) {
 		if acquisition == "" {
 			acquisition = textOf(r.Values[":new_kp_acq"])
 		}
+		if now := l.table[textOf(r.Key["leaseKey"])]; acquisition == "" && now.Owner == id {
+			acquisition = now.Acquisition
+		}
 		if n, ok := r.Values[":new_leaseCounter"].(*types.AttributeValueMemberN); ok && worker(acquisition) == id {
 			counter, _ := strconv.ParseInt(n.Value, 10, 64)
 			l.arrivals[arrival{acquisition, counter}] = l.now()
+			if strings.Contains(r.Update, "#checkpointOwner") && textOf(r.Values[":new_kp_acq"]) == "" {
+				l.completes[arrival{acquisition, counter}] = true
+			}
 		}
 	case "DeleteItem":
 		if !strings.Contains(r.Condition, "#leaseCounter = ") {
@@ -175,6 +198,9 @@ func (l *ledger) changed(c dynamotest.Change) {
 		return
 	}
 	now, err := lease.Decode(c.New)
+	if errors.Is(err, lease.ErrForeign) && now.EntityType != "" && l.three {
+		return // the state of KCL 3.x
+	}
 	if err != nil {
 		l.violated("r1.1, I11: %s left an item that is no lease: %v", c.Operation, err)
 		return
@@ -205,6 +231,7 @@ func (l *ledger) changed(c dynamotest.Change) {
 func (l *ledger) deleted(c dynamotest.Change) {
 	before, _ := lease.Decode(c.Old)
 	delete(l.table, before.Key)
+	l.shardOf(before.Key).storedTo = before.Checkpoint
 	l.note("deleted: %s", line(before))
 	if r := l.runs[before.Acquisition]; r != nil && c.Operation == "" {
 		r.unaware = true
@@ -216,7 +243,7 @@ func (l *ledger) deleted(c dynamotest.Change) {
 
 // compare holds a write to what is true of any one (I1, I2, r1.3).
 func (l *ledger) compare(before, now lease.Lease) {
-	kcl := now.Owner != "" && !now.IsOurs()
+	kcl := now.Owner != "" && !ofOurs(now) || now.CheckpointOwner != before.CheckpointOwner
 	if now.Counter < before.Counter {
 		l.violated("r1.3: the counter of %s fell from %d to %d", now.Key, before.Counter, now.Counter)
 	}
@@ -233,8 +260,8 @@ func (l *ledger) compare(before, now lease.Lease) {
 		l.violated("I1: the sentinel %s was written over %s", now.Checkpoint, before.Checkpoint)
 	}
 	s := l.shardOf(now.Key)
-	for _, p := range l.stream.Records(now.Key) {
-		if position(p).Compare(now.Checkpoint) <= 0 && s.confirmed[p.Sequence] == 0 {
+	for _, p := range l.stream.Between(now.Key, kcltest.Position(before.Checkpoint), kcltest.Position(now.Checkpoint)) {
+		if s.confirmed[p.Sequence] == 0 {
 			l.violated("I1: the checkpoint of %s passed record %s, which is not confirmed: %s", now.Key, p.Sequence, line(now))
 		}
 	}
@@ -250,26 +277,31 @@ func (l *ledger) compare(before, now lease.Lease) {
 // follow notes whose lease it is now.
 func (l *ledger) follow(before, now lease.Lease) {
 	// Who names another as the owner gives; who takes writes himself.
-	_, byNewOwner := l.arrivals[arrival{now.Acquisition, now.Counter}]
+	byNewOwner := l.isBy(now.Acquisition, now)
 	var old *runState
-	if before.IsOurs() {
+	if ofOurs(before) {
 		old = l.runOf(before)
 	}
-	if old != nil && (now.Owner != before.Owner || now.Acquisition != before.Acquisition) {
+	if old != nil && !(ofOurs(now) && now.Acquisition == before.Acquisition) {
 		switch {
-		case now.Owner != "" && !now.IsOurs() && now.CheckpointOwner != "":
-			// KCL 3.x asks for it; the old owner goes on.
-		case now.Owner != "" && !now.IsOurs():
+		case before.CheckpointOwner != "" && l.completes[arrival{now.Acquisition, now.Counter}]:
+			old.over = "it handed the lease over to KCL 3.x"
+			l.gives++
+			if old.sent.Compare(now.Checkpoint) > 0 {
+				l.violated("r8.4: %s gave %s away at %s and had handed on %s", old.acquisition, now.Key, now.Checkpoint, old.sent)
+			}
+		case now.Owner != "" && !ofOurs(now):
 			// Whether it had expired, or was stolen from an owner who notices at the next renewal, KCL tells.
 			l.kclTakes[arrival{now.Key, now.Counter}] = old
-		case now.IsOurs() && !byNewOwner:
+		case ofOurs(now) && !byNewOwner:
 			if before.Ask != now.Owner {
 				l.violated("r4.4: %s was given to %s, for whom nobody asked", line(before), now.Owner)
 			}
 			old.over = "it gave the lease to " + now.Owner
 			old.unaware = true
 			l.gives++
-			if old.sent.Compare(now.Checkpoint) > 0 {
+			// A worker that stops has no time to drain (r4.7).
+			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] {
 				l.violated("r4.3: %s gave %s away at %s and had handed on %s", old.acquisition, now.Key, now.Checkpoint, old.sent)
 			}
 		case now.Owner == "":
@@ -278,7 +310,7 @@ func (l *ledger) follow(before, now lease.Lease) {
 			old.over = "the lease was taken by " + now.Acquisition
 		}
 	}
-	if !now.IsOurs() {
+	if !ofOurs(now) {
 		return
 	}
 	r := l.runOf(now)
@@ -287,13 +319,19 @@ func (l *ledger) follow(before, now lease.Lease) {
 	}
 }
 
+// isBy tells whether the run has sent a write that leaves the lease's counter. It must be called with mu held.
+func (l *ledger) isBy(acquisition string, now lease.Lease) bool {
+	_, sent := l.arrivals[arrival{acquisition, now.Counter}]
+	return sent
+}
+
 // runOf must be called with mu held.
 func (l *ledger) runOf(now lease.Lease) *runState {
 	r := l.runs[now.Acquisition]
 	if r == nil {
 		s := l.shardOf(now.Key)
 		s.runs++
-		r = &runState{acquisition: now.Acquisition, key: now.Key, worker: now.Owner, order: s.runs}
+		r = &runState{acquisition: now.Acquisition, key: now.Key, worker: worker(now.Acquisition), order: s.runs}
 		l.runs[now.Acquisition] = r
 	}
 	return r

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -99,6 +100,7 @@ type ours struct {
 	w       *model
 	id      string
 	machine machine
+	dead    atomic.Bool // the machine will not wake up
 	table   *lease.Table
 	manager *lease.Manager
 	ctx     context.Context
@@ -168,7 +170,10 @@ func (k *ours) end() {
 
 // stop ends the worker in good order.
 func (k *ours) stop() {
-	k.w.ledger.tell("%s stops", k.id)
+	k.w.ledger.mu.Lock()
+	k.w.ledger.note("%s stops", k.id)
+	k.w.ledger.stopping[k.id] = true
+	k.w.ledger.mu.Unlock()
 	k.machine.wake()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

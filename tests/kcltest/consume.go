@@ -2,7 +2,6 @@ package kcltest
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -56,7 +55,7 @@ func (w *Worker) consume(ctx context.Context, h *held) {
 }
 
 func (p Position) isSentinel() bool {
-	return slices.Contains([]string{AtTimestamp, TrimHorizon, Latest, ShardEnd}, p.Sequence)
+	return p.Sequence == "" || p.Sequence[0] < '0' || p.Sequence[0] > '9'
 }
 
 func (w *Worker) childrenOf(h *held) []string {

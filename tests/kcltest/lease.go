@@ -1,6 +1,7 @@
 package kcltest
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"slices"
@@ -45,10 +46,14 @@ func (p Position) order() *big.Int {
 
 // Compare orders positions as KCL's ExtendedSequenceNumber does.
 func (p Position) Compare(q Position) int {
+	if a, b := p.Sequence, q.Sequence; !p.isSentinel() && !q.isSentinel() {
+		// Digits without leading zeros, as Kinesis gives them.
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b), cmp.Compare(p.Sub, q.Sub))
+	}
 	if c := p.order().Cmp(q.order()); c != 0 {
 		return c
 	}
-	return int(min(1, max(-1, p.Sub-q.Sub)))
+	return cmp.Compare(p.Sub, q.Sub)
 }
 
 // Shard is a shard as a listing, or the end of its parent, tells of it. Hash keys are decimal and inclusive.

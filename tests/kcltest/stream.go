@@ -129,6 +129,17 @@ func (s *Stream) Records(id string) []Position {
 	return slices.Clone(s.find(id).records)
 }
 
+// Between are the records of a shard behind one position and up to another. Sentinels but SHARD_END stand for the beginning.
+func (s *Stream) Between(id string, after, upTo Position) (records []Position) {
+	records, _, _ = s.Read(id, after, 1<<30)
+	for i, p := range records {
+		if p.Compare(upTo) > 0 {
+			return records[:i]
+		}
+	}
+	return records
+}
+
 // Read returns the records behind a position, at most so many. Ended tells that there are no more and never will be; then
 // the children follow. A sentinel stands for the beginning.
 func (s *Stream) Read(id string, after Position, most int) (records []Position, ended bool, children []Shard) {
@@ -137,9 +148,13 @@ func (s *Stream) Read(id string, after Position, most int) (records []Position, 
 	c := s.find(id)
 	rest := c.records
 	if !after.isSentinel() {
-		rest = rest[slices.IndexFunc(append(slices.Clone(rest), Position{}), func(p Position) bool {
-			return p.Sequence == "" || p.Compare(after) > 0
-		}):]
+		first, _ := slices.BinarySearchFunc(rest, after, func(p, after Position) int {
+			if p.Compare(after) > 0 {
+				return 1
+			}
+			return -1
+		})
+		rest = rest[first:]
 	}
 	if len(rest) > most {
 		return slices.Clone(rest[:most]), false, nil
