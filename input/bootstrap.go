@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -14,9 +13,6 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
 )
-
-// errKCL3 is returned when a KCL 3.x application may be using the table.
-var errKCL3 = errors.New("this lease table was used by KCL 3.x, beside or after which this version cannot work yet")
 
 // bootstrap brings the lease table into the state from which leases can be taken: it exists, it is this stream's, and
 // every shard that a first start has to read has a lease. It returns the configured start, with LATEST resolved.
@@ -39,23 +35,9 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 	for _, without := range created.Without {
 		log.Warnf("Lease table %s was created without %s; it can be added by hand, leases work without", table.Name(), without)
 	}
-	snapshot, err := table.Scan(ctx, true)
+	snapshot, err := watch(ctx, table, c, log)
 	if err != nil {
-		return start, fmt.Errorf("reading lease table %q: %w", table.Name(), err)
-	}
-	marks, err := table.Marks(ctx, snapshot)
-	if err != nil {
-		return start, fmt.Errorf("looking for KCL 3.x at lease table %q: %w", table.Name(), err)
-	}
-	for _, unreadable := range marks.Unreadable {
-		log.WarnOnce("unreadable "+unreadable, "Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector may allow no more", unreadable)
-	}
-	if len(marks.Marks) > 0 {
-		found := make([]string, 0, len(marks.Marks))
-		for _, m := range marks.Marks[:min(3, len(marks.Marks))] {
-			found = append(found, m.String())
-		}
-		return start, fmt.Errorf("applicationName: %w (found %d marks, among them %s); use another applicationName", errKCL3, len(marks.Marks), strings.Join(found, ", "))
+		return start, err
 	}
 	if len(snapshot.Leases) == 0 {
 		return start, firstStart(ctx, api, table, s, start)
@@ -64,6 +46,43 @@ func bootstrap(ctx context.Context, api streamAPI, table *lease.Table, c Config,
 		return shard.Start{Position: checkpoint.TrimHorizon}, startOver(ctx, api, table, c, s, log.Logger)
 	}
 	return start, laterStart(ctx, api, table, snapshot.Leases, s, start, log.Logger)
+}
+
+// watch reads the table, and where KCL 3.x has left its traces makes sure first that none of its workers is at work (r8.3).
+// It may take a minute and a half then.
+func watch(ctx context.Context, table *lease.Table, c Config, log *onceLog) (lease.Snapshot, error) {
+	seen, err := table.Watch(ctx, lease.WatchConfig{Failover: c.FailoverTime, Log: log})
+	for _, unreadable := range seen.Marks.Unreadable {
+		log.WarnOnce("unreadable "+unreadable, "Not permitted to look for KCL 3.x beside this lease table (%s); going on without, as the role of an existing connector may allow no more", unreadable)
+	}
+	switch {
+	case errors.Is(err, lease.ErrKCL3):
+		return lease.Snapshot{}, fmt.Errorf("applicationName: %w; stop the workers of KCL first, or write another applicationName", err)
+	case err != nil:
+		return lease.Snapshot{}, fmt.Errorf("reading lease table %q: %w", table.Name(), err)
+	}
+	if isTakeOver(seen) {
+		log.Infof("Taking over lease table %s of a KCL 3.x application, none of whose workers is at work", table.Name())
+	}
+	if names := foreignItems(seen.Snapshot); len(names) > 0 && isTakeOver(seen) {
+		log.WarnOnce("foreign items", "Lease table %s holds %d items of KCL 3.x beside the leases, %s the first. They do no harm here and to KCL 3.x, but KCL 2.x can't read a table with them: delete them before going back to KCL 2.x",
+			table.Name(), len(names), names[0])
+	}
+	return seen.Snapshot, nil
+}
+
+// isTakeOver tells whether the table is KCL 3.x's still: it has marks of it, and work that no worker of ours ever had.
+func isTakeOver(seen lease.Watched) bool {
+	return len(seen.Marks.Marks) > 0 && slices.ContainsFunc(seen.Snapshot.Leases, func(l lease.Lease) bool { return !l.Ended() && l.Acquisition == "" })
+}
+
+// foreignItems are the keys of items that are no leases.
+func foreignItems(s lease.Snapshot) (keys []string) {
+	for _, f := range s.Foreign {
+		keys = append(keys, f.Key)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // firstStart fills an empty table. Several workers may do it at once: each row is created once, and all end with the

@@ -235,29 +235,118 @@ func TestTheTableOfAJavaConnectorIsTakenOverWhereItStands(t *testing.T) {
 	}
 }
 
-func TestATableOfKCL3IsRefusedWithTheReason(t *testing.T) {
+// of3 is a table that a fleet of KCL 3.x has left, in the state of a golden file, with leases of this stream's shards, of
+// which each stands at its record of that number.
+func (w *world) of3(name string, at int) (items []map[string]types.AttributeValue, behind wanted) {
+	w.t.Helper()
+	for _, item := range goldenTable(w.t, name) {
+		if _, isLease := item["leaseCounter"]; isLease {
+			switch item["leaseKey"].(*types.AttributeValueMemberS).Value {
+			case firstShard, secondShard:
+				delete(item, "childShardIds")
+			default:
+				continue
+			}
+		}
+		items = append(items, item)
+	}
+	w.install(items, map[string]int{firstShard: at, secondShard: at})
+	done := map[recordName]bool{}
+	for _, list := range w.kinesis.Records(streamName) {
+		for _, r := range list[:at+1] {
+			done[nameOf(r)] = true
+		}
+	}
+	return items, func(_ string, r kinesistest.Record) bool { return !done[nameOf(r)] }
+}
+
+// foreign are the items of the lease table that are no leases.
+func (w *world) foreign() string {
+	var foreign []map[string]string
+	for _, item := range w.items() {
+		if _, isLease := item["leaseCounter"]; !isLease {
+			foreign = append(foreign, leaseOf(item))
+		}
+	}
+	return fmt.Sprint(foreign)
+}
+
+// r8.3: nobody moves for as long as a live worker would have, so the table is taken over; what of it is not ours stays as
+// it is, for a KCL that comes back (I11).
+func TestATableOfKCL3IsTakenOverWhenNoneOfItsWorkersMoves(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"conn408-kcl312-polling", "g351-03-mid-checkpoint"} {
+	for name, isMixed := range map[string]bool{"conn408-kcl312-polling": false, "g312-03-mid-checkpoint": false, "g351-03-mid-checkpoint": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 2, 2)
-			w.put(100, 20)
-			w.install(goldenTable(t, name), map[string]int{"shardId-000000000000": 9, "shardId-000000000001": 9})
-			before := fmt.Sprint(w.leases())
-			p := w.spawn(config{})
-			w.eventually("not ready, with the reason", func() bool {
-				code, body := p.ready()
-				return code == 503 && strings.Contains(body, "KCL 3.x") && strings.Contains(body, "applicationName")
-			})
-			p.stop()
-			if after := fmt.Sprint(w.leases()); after != before {
-				t.Errorf("the table was written to:\n%s\n%s", before, after)
+			w.put(400, 20)
+			_, behind := w.of3(name, 99)
+			foreign := w.foreign()
+			p := w.start(config{quick: true, input: latest})
+			w.arrived(400 - 200)
+			if a := w.accountOf(behind, w.messages()).balanced().once(); len(a.copies) != 200 {
+				t.Fatalf("%d records arrived, want the 200 behind the checkpoints", len(a.copies))
 			}
-			if n := len(w.broker.Messages(topic)); n != 0 {
-				t.Errorf("%d messages were sent", n)
+			if now := w.foreign(); now != foreign || isMixed != (now != "[]") {
+				t.Errorf("what KCL 3.x keeps among the leases was\n%s and is\n%s", foreign, now)
+			}
+			p.stop()
+			w.released()
+			if told := p.logs.has("level=WARN", "KCL 2.x can't read"); told != isMixed {
+				t.Errorf("told of what keeps KCL 2.x from coming back: %t", told)
+			}
+			w.put(100, 20)
+			again := w.start(config{quick: true, input: latest})
+			w.arrived(300)
+			if again.logs.has("watching") || again.logs.has("KCL 2.x can't read") {
+				t.Error("a table that is ours is watched and told of again")
 			}
 		})
 	}
+}
+
+func TestATableOfKCL3IsRefusedWhileAWorkerOfItMoves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, 2)
+	w.put(400, 20)
+	items, behind := w.of3("g351-03-mid-checkpoint", 99)
+	i := slices.IndexFunc(items, func(item map[string]types.AttributeValue) bool { return leaseOf(item)["leaseKey"] == firstShard })
+	owner := leaseOf(items[i])["leaseOwner"]
+	if owner == "" {
+		t.Fatal("the lease has no owner")
+	}
+	alive, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // the worker renews its lease
+		defer close(stopped)
+		for n := 1000; ; n++ {
+			items[i]["leaseCounter"] = &types.AttributeValueMemberN{Value: fmt.Sprint(n)}
+			w.dynamodb.Put(table, items[i])
+			select {
+			case <-alive:
+				return
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	}()
+	p := w.spawn(config{quick: true, input: latest})
+	w.eventually("not ready, with the worker's name", func() bool {
+		code, body := p.ready()
+		return code == 503 && strings.Contains(body, "KCL 3.x") && strings.Contains(body, "applicationName") && strings.Contains(body, owner)
+	})
+	for shard, l := range w.leases() {
+		if l["kp_acq"] != "" {
+			t.Errorf("%s was taken", shard)
+		}
+	}
+	if n := len(w.messages()); n != 0 {
+		t.Errorf("%d messages were sent", n)
+	}
+	close(alive)
+	<-stopped
+	w.arrived(200) // by itself, once the worker is gone
+	w.accountOf(behind, w.messages()).balanced().once()
+	p.stop()
+	w.released()
 }
 
 // Several workers that start for the first time at once agree on one moment: nothing that came after the first of them
