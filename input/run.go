@@ -566,7 +566,7 @@ func (r *run) planReplayLocked(f *flight, err error) {
 	pause := replayAfter(r.mu.failed, refused)
 	r.log.Debugf("Shard %s: %d of %d records are handed out again in %s: %v", r.shard, len(replay), len(f.records), pause, err)
 	if refused && r.mu.failed == 2 {
-		r.log.Warnf("Shard %s is blocked by a record that can't be published, at %s; a fallback output around the pulsar output could take it: %v", r.shard, replay[0].record.Position, err)
+		r.log.Warnf("Shard %s is blocked by a record that can't be published, at %s; a dead_letter_topic of the pulsar output could take it: %v", r.shard, replay[0].record.Position, err)
 	}
 	r.mu.replay, r.mu.notYet = replay, true
 	r.mu.timer = time.AfterFunc(pause, func() {

@@ -45,6 +45,8 @@ type generation struct {
 	// their partitions.
 	sending sync.RWMutex
 	dead    atomic.Bool
+	// suspect is set when receipts of duplicates are not believed any more, see lanes.suspect.
+	suspect atomic.Bool
 	dying   chan struct{} // closed by retire
 	closed  chan struct{}
 	wakeup  chan struct{} // tells the flusher of a request
@@ -170,7 +172,7 @@ func (g *generation) close() {
 	g.flusher.Wait()
 
 	g.mu.Lock()
-	cause, orderly, drain := g.mu.cause, g.mu.orderly, g.mu.orderly && len(g.mu.flights) > 0
+	cause, orderly, drain := g.mu.cause, g.mu.orderly, (g.mu.orderly || g.isExact()) && len(g.mu.flights) > 0
 	g.mu.Unlock()
 	if !orderly {
 		g.partition.topic.session.ended(g.name, cause)
@@ -185,6 +187,11 @@ func (g *generation) close() {
 	g.partition.topic.session.refusals.forget(g.producerName)
 	close(g.closed)
 }
+
+// isExact tells whether the messages have numbers. Then nothing is lost by letting the client finish, which re-sends in
+// order, and much is gained: while it closes a producer that is just connecting again it can send once more, leave the
+// producer with the broker, where it holds the name, or come to grief over a receipt.
+func (g *generation) isExact() bool { return g.partition.producer != "" }
 
 // awaitSenders returns when no loop is sending any more: those that are running see dead at their next record, and those
 // that come see it at their first.

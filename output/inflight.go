@@ -35,10 +35,18 @@ type entry struct {
 	// unmarked is set when another message of the same WriteBatch has the same id, so that a receipt proves nothing.
 	unmarked bool
 
+	// sequence is the message's number, with de-duplication; SequenceID points to it.
+	sequence int64
+
 	// guarded by flight.mu until the flight is done
 	settled bool
 	class   failureClass
 	err     error
+	// With de-duplication: the place in the topic; or that the broker had the message, or one with a higher number, already;
+	// or that the client has failed it and perhaps goes on with those behind it.
+	stored    pulsar.MessageID
+	duplicate bool
+	doubtful  bool
 }
 
 // orderKey is what the order of messages is kept by: consumers are handed messages by ordering key if there is one.
@@ -100,6 +108,7 @@ type place struct {
 	messages   int   // of the flight that go there, all of which the limiter admits at once
 	bytes      int64 // of their payload
 	generation *generation
+	track      *track // with de-duplication
 }
 
 // newFlight begins a flight of n entries in a cargo.
@@ -152,7 +161,12 @@ func (f *flight) shorten(n int) {
 // received is the client's callback. It runs in the goroutine that reads the connection, or inside SendAsync: it must
 // never wait.
 func (e *entry) received(id pulsar.MessageID, err error) {
-	if err == nil && notStored(id) {
+	if e.message.SequenceID != nil {
+		if err == nil && notStored(id) && e.generation.suspect.Load() {
+			err = errNotStored
+		}
+		e.receivedExact(id, err)
+	} else if err == nil && notStored(id) {
 		err = errNotStored
 	}
 	if err == nil && e.generation.limits.chunking && e.generation.isTorn() {

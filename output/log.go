@@ -97,6 +97,8 @@ type health struct {
 	// quotaExceeded is called with the topic or partition when the client is about to fail what waits for a receipt there.
 	// It must not wait for anything.
 	quotaExceeded atomic.Pointer[func(topic string)]
+	// line is called with every other line. It must not wait for anything.
+	line atomic.Pointer[func(text string, fields log.Fields)]
 
 	mu struct {
 		sync.Mutex
@@ -119,6 +121,9 @@ func (h *health) observe(text string, fields log.Fields, now time.Time) {
 			(*tell)(topic)
 		}
 		return
+	}
+	if tell := h.line.Load(); tell != nil {
+		(*tell)(text, fields)
 	}
 	var limit int
 	if _, err := fmt.Sscanf(text, limitFromRefusal, &limit); err == nil {

@@ -41,6 +41,7 @@ type config struct {
 	hashing           hashingScheme
 	batching          batchingConfig
 	chunking          bool
+	deduplication     bool
 	deadLetterTopic   string        // "" for none
 	producerName      string        // what names begin with, "" if the broker makes them
 	maxPending        int           // messages of a partition
@@ -242,7 +243,10 @@ func (c *config) readProducer(p *service.ParsedConfig) error {
 	if c.maxPending, err = p.FieldInt(fieldMaxPending); err != nil {
 		return err
 	}
-	c.maxPendingBytes, err = p.FieldInt(fieldMaxPendingBytes)
+	if c.maxPendingBytes, err = p.FieldInt(fieldMaxPendingBytes); err != nil {
+		return err
+	}
+	c.deduplication, err = p.FieldBool(fieldDeduplication)
 	return err
 }
 
@@ -292,6 +296,9 @@ func (c *config) validate() error {
 		return fmt.Errorf("%s: must be at least 1, is %d", fieldMaxPendingBytes, c.maxPendingBytes)
 	case c.firstReconnect > c.lastReconnect:
 		return errors.New(fieldReconnectBackoff + ": " + backoffRule)
+	}
+	if err := c.checkExact(); err != nil {
+		return err
 	}
 	return c.auth.validate()
 }

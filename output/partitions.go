@@ -147,6 +147,8 @@ type partition struct {
 	index   int
 	topic   *topic
 	limiter *limiter
+	// producer is the name of its producers when it is one of a lane, "" otherwise.
+	producer string
 
 	// chunks is the same partition with a producer that sends messages one by one and cuts them into chunks. It has no
 	// chunks itself.
@@ -280,8 +282,11 @@ func (p *partition) dismiss() {
 	}
 }
 
-// last returns the partition's last generation, nil if there was none.
+// last returns the partition's last generation, nil if there was none. There may be no partition: a lane's has no chunks.
 func (p *partition) last() *generation {
+	if p == nil {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.generation

@@ -22,6 +22,11 @@ type writing struct {
 	// have been.
 	kept int
 
+	// lane is set with de-duplication, see exact.go.
+	lane *lane
+	// halt is why nothing more of the batch may be sent though nothing of the part failed. It is for de-duplication alone.
+	halt error
+
 	attempts []*attempt.Attempt
 	seen     []seenRecords
 	topics   []*topicPlaces
@@ -47,9 +52,9 @@ type topicPlaces struct {
 // refused and have to be in the dead-letter topic before anything follows them.
 func (w *writing) resolve() {
 	conf := w.output.conf
-	texts := resolvedTexts{conf.key.over(w.batch), conf.orderingKey.over(w.batch), conf.eventTime.over(w.batch)}
+	texts := w.output.texts(w.batch)
 	f := w.flight
-	f.halts = conf.deadLetterTopic != ""
+	f.halts = conf.deadLetterTopic != "" || w.lane != nil
 	refused := false
 	for i := range f.entries {
 		e, m := &f.entries[i], w.batch[w.begin+i]
@@ -88,9 +93,8 @@ func (w *writing) identify(e *entry, m *service.Message, i int) {
 	if e.attempt = attempt.FromContext(m.Context()); e.attempt != nil {
 		w.touch(e.attempt)
 	}
-	v, _ := m.MetaGetImmut(attempt.RecordIDKey)
-	id, ok := v.(*attempt.RecordID)
-	if !ok || id == nil {
+	id := recordOf(m)
+	if id == nil {
 		return
 	}
 	e.id = id
@@ -103,6 +107,13 @@ func (w *writing) identify(e *entry, m *service.Message, i int) {
 			}
 		}
 	}
+}
+
+// recordOf returns the record that a message says to be of, nil if it says nothing.
+func recordOf(m *service.Message) *attempt.RecordID {
+	v, _ := m.MetaGetImmut(attempt.RecordIDKey)
+	id, _ := v.(*attempt.RecordID)
+	return id
 }
 
 // touch notes an attempt that the batch has messages of; there is one, unless batches were merged on the way.
@@ -130,6 +141,10 @@ func (w *writing) see(id *attempt.RecordID) bool {
 type resolvedTexts struct {
 	key, orderingKey batchText
 	eventTime        batchEventTime
+}
+
+func (o *output) texts(batch service.MessageBatch) resolvedTexts {
+	return resolvedTexts{o.conf.key.over(batch), o.conf.orderingKey.over(batch), o.conf.eventTime.over(batch)}
 }
 
 func (w *writing) fill(e *entry, m *service.Message, i int, texts *resolvedTexts) error {
@@ -194,6 +209,10 @@ func (w *writing) route(layoutOf func(*topic) (*layout, error)) error {
 		e := &w.flight.entries[i]
 		if e.settled {
 			continue // without a place
+		}
+		if w.lane != nil {
+			w.lane.place(w, e)
+			continue
 		}
 		name, err := names.at(w.begin + i)
 		if err != nil {
@@ -284,6 +303,9 @@ func (w *writing) inUse() []*place {
 
 // release gives the topics back.
 func (w *writing) release() {
+	if w.lane != nil {
+		return // writeExact holds the topic
+	}
 	for _, t := range w.topics {
 		w.session.topics.done(t.topic, time.Now())
 	}

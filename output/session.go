@@ -63,9 +63,13 @@ type session struct {
 	refusals   *refusals
 	metrics    *metrics
 	topics     *topics
+	lanes      *lanes
 	closeLimit time.Duration
 
 	deadLettersProven atomic.Bool
+	// proven is set when the topic is known to de-duplicate, refusal when it is known not to.
+	proven  atomic.Bool
+	refusal atomic.Pointer[error]
 
 	stop     chan struct{} // closed when the session ends
 	finished chan struct{} // closed when nothing of it is left, which may be later than close returns
@@ -120,6 +124,11 @@ func newSession(conf *config, c client, h *health, r *refusals, log *service.Log
 	}
 	name, _ := conf.topic.static()
 	s.topics = newTopics(s, name)
+	s.lanes = newLanes(s)
+	if conf.deduplication {
+		line := s.lanes.observeLeftOut
+		h.line.Store(&line)
+	}
 	tear := s.tear
 	h.quotaExceeded.Store(&tear)
 	s.spawn(s.rediscover)
@@ -145,6 +154,11 @@ func (s *session) producerOptions(p *partition) (pulsar.ProducerOptions, produce
 		},
 		// Each producer is of one partition: there is nothing to discover, and its ticker would only ask.
 		PartitionsAutoDiscoveryInterval: 24 * 365 * time.Hour,
+	}
+	if p.producer != "" {
+		// One by one, or the broker would know only the first number of a packet.
+		options.Name, options.DisableBatching, options.MaxPendingMessages = p.producer, true, clientPending(exactPending)
+		return options, producerLimits{}
 	}
 	if p.chunks == nil {
 		return s.chunkingOptions(options)
@@ -245,6 +259,9 @@ func (s *session) verifyTopic(ctx context.Context, name string) error {
 		return err
 	}
 	defer s.topics.done(t, time.Now())
+	if err := s.refused(); err != nil {
+		return err
+	}
 	if err := t.produceable(ctx); err != nil {
 		return err
 	}
@@ -443,6 +460,7 @@ func (s *session) close(ctx context.Context) {
 	s.mu.closed = true
 	s.mu.Unlock()
 
+	s.lanes.close()
 	s.topics.close()
 	s.mu.Lock()
 	buried := s.mu.buried

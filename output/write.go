@@ -25,6 +25,14 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		o.holdBack(batch)
 		return o.notConnected(cause)
 	}
+	if o.conf.deduplication {
+		return o.writeExact(ctx, s, batch)
+	}
+	return o.writeParts(ctx, s, nil, batch)
+}
+
+// writeParts is the rest of WriteBatch. The lane is nil without de-duplication.
+func (o *output) writeParts(ctx context.Context, s *session, l *lane, batch service.MessageBatch) error {
 	var failures *service.BatchError
 	fail := func(i int, err error) {
 		if failures == nil {
@@ -33,7 +41,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		failures.Failed(i, err)
 	}
 	for begin := 0; begin < len(batch); {
-		w := newWriting(o, s, batch, begin)
+		w := newWriting(o, s, l, batch, begin)
 		sent, err := w.write(ctx)
 		end := begin + w.kept
 		if !sent {
@@ -48,12 +56,12 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 			}
 			break
 		}
-		stop := false
+		stop := w.halt != nil
 		if w.flight.failed() {
 			for i := range w.kept {
 				if e := &w.flight.entries[i]; e.class == permanent || e.class == transient {
 					fail(begin+i, e.err)
-					stop = stop || e.class == transient
+					stop = stop || e.class == transient || l != nil
 				}
 			}
 			// Its cargo is not used again: the client may hold pointers into it after a failure.
@@ -64,6 +72,9 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 			o.holdBack(batch[end:])
 			for i := end; i < len(batch); i++ {
 				fail(i, errStopped)
+			}
+			if failures == nil {
+				return w.halt
 			}
 			break
 		}
@@ -76,9 +87,12 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 }
 
 // newWriting begins the part of a batch from message begin on.
-func newWriting(o *output, s *session, batch service.MessageBatch, begin int) *writing {
+func newWriting(o *output, s *session, l *lane, batch service.MessageBatch, begin int) *writing {
 	n := min(len(batch)-begin, o.conf.maxPending)
-	return &writing{output: o, session: s, batch: batch, begin: begin, kept: n, flight: newFlight(o.takeCargo(), n)}
+	if l != nil {
+		n = min(n, exactPending)
+	}
+	return &writing{output: o, session: s, lane: l, batch: batch, begin: begin, kept: n, flight: newFlight(o.takeCargo(), n)}
 }
 
 func (o *output) takeCargo() *cargo {
@@ -116,7 +130,10 @@ func (o *output) unsent(s *session, err error) error {
 
 // holdBack notes that records have reached the output but were not sent, so that a copy which was sent does not speak for
 // them.
-func (o *output) holdBack(batch service.MessageBatch) {
+func (o *output) holdBack(batch service.MessageBatch) { o.holdBackBut(batch, nil) }
+
+// holdBackBut is holdBack for a batch of which some records are known to be stored though they were not sent now.
+func (o *output) holdBackBut(batch service.MessageBatch, stored map[*attempt.RecordID]bool) {
 	w := &writing{output: o}
 	var ids []*attempt.RecordID
 	for _, m := range batch {
@@ -136,10 +153,15 @@ func (o *output) holdBack(batch service.MessageBatch) {
 	if err != nil {
 		return // Nothing counts any more for an attempt that has ended, nor for a run that has.
 	}
-	defer end()
+	var there []*attempt.RecordID
 	for _, id := range ids {
 		id.Skipped()
+		if stored[id] {
+			there = append(there, id)
+		}
 	}
+	end()
+	attempt.ConfirmAll(there)
 }
 
 // write sends the part of the batch and waits for it. With sent = false nothing was given to the client, and err says why;
@@ -153,8 +175,14 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	if sent, err := w.dispatch(ctx); !sent {
 		return false, err
 	}
+	if w.lane != nil {
+		w.lane.settled(w.flight.entries[:w.kept])
+	}
 	w.bury(ctx)
 	w.mark()
+	if w.lane != nil {
+		w.halt = w.lane.prove(ctx, w)
+	}
 	return true, nil
 }
 
@@ -170,6 +198,11 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 	if err != nil {
 		w.flight.leave()
 		return false, err
+	}
+	if w.lane != nil {
+		for _, a := range w.attempts {
+			a.Exact()
+		}
 	}
 	w.send(places)
 	end()

@@ -269,6 +269,8 @@ func (a *Attempt) Done(failed bool) bool {
 // Of records that were sent with their numbers only the undelivered ones come back, in stream order: Pulsar would drop
 // the others, and would drop them all if a number above were repeated first.
 //
+// AllRefused tells that it is refused records alone that stop the shard.
+//
 // Call it after Done(true): outcomes no longer change then.
 func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefused bool) {
 	a.mu.Lock()
@@ -301,6 +303,10 @@ func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefuse
 		allRefused = false
 		failedKeys[key] = struct{}{}
 		anyKey = anyKey || remapped && !o.HasKey
+	}
+	if a.mu.exact && len(replay) > 0 {
+		// Nothing behind it was sent.
+		return replay, a.records[replay[0]].outcome.Refused
 	}
 	return replay, allRefused && len(replay) > 0
 }

@@ -1,0 +1,67 @@
+package output
+
+import (
+	"errors"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+const fieldDeduplication = "deduplication"
+
+// Rules about de-duplication and other fields.
+const (
+	exactTopicRule   = `must be one topic, without interpolation, with ` + fieldDeduplication
+	exactTimeoutRule = `must be 0s with ` + fieldDeduplication + `: a message that times out may be stored, and what follows it too`
+	exactNameRule    = `has no effect with ` + fieldDeduplication + `, where the names of producers are part of what Pulsar knows messages by; leave it out`
+)
+
+// exactRule is their part of fieldsRule.
+const exactRule = `
+  if this.deduplication.or(false) == true && this.topic.or("").string().contains("${!") {
+    "` + fieldTopic + `: ` + exactTopicRule + `"
+  } else { deleted() },
+  if this.deduplication.or(false) == true && this.send_timeout.or("0s").string().re_match("[1-9]") {
+    "` + fieldSendTimeout + `: ` + exactTimeoutRule + `"
+  } else { deleted() },
+  if this.deduplication.or(false) == true && this.producer_name.or("") != "" {
+    "` + fieldProducerName + `: ` + exactNameRule + `"
+  } else { deleted() },
+`
+
+func deduplicationField() *service.ConfigField {
+	return service.NewBoolField(fieldDeduplication).
+		Description(`Exactly one copy of each record in the topic, through restarts, kills, hand-overs between workers and failures of the broker. It works with the ` + "`kinesis_pulsar`" + ` input, which numbers the records of each shard and keeps the count in the lease table, and with Pulsar's de-duplication, which drops what it has stored before; that must be switched on for the topic or its namespace (` + "`pulsar-admin namespaces set-deduplication --enable tenant/namespace`" + `). A topic without it is noticed by the first message, which is sent twice, and nothing more is written then.
+
+Every record is a message of its own in Pulsar's storage (` + "`producer_batching`" + ` has no effect), by a producer of its shard and partition, which costs several times the CPU, here and at the broker. Its producers are named ` + "`application/stream/shard/random`" + `. Messages without a key go to the partition of their Kinesis partition key.
+
+What it asks for:
+
+- The same record must give the same message, key and topic every time: no processors that depend on time, chance or on other messages. Records may be filtered out. Processors that split, copy, sort or merge messages, or replace their metadata, are an error of the batch, and stop its shard.
+- The number of partitions must not change: then every shard stops, with an error that says what to do.
+- A record that can never be published (too large: ` + "`chunking`" + ` is off with it) goes to ` + "`dead_letter_topic`" + `, or stops its shard. A ` + "`fallback`" + ` around this output would take records that may be in the topic already, so don't.
+- Consumers see each record once, but Pulsar forgets a producer that has sent nothing for six hours (` + "`brokerDeduplicationProducerInactivityTimeoutMinutes`" + `): records that were stored without being confirmed just before a longer stop come twice. A topic remembers 10,000 producers at most.
+- Don't limit the size of messages by a policy of the topic below the broker's limit: such a refusal is told to nobody, and later records are stored.
+
+Where it is not certain that the count is sound (KCL has moved the checkpoint, it was reset by hand, or records behind it have left the stream) numbering begins anew, and records that were not confirmed then may come twice rather than be lost. After a failure that leaves open what was stored, the topic is read, which takes the right to consume.`).
+		Default(false).
+		Advanced()
+}
+
+// checkExact is what exactRule says.
+func (c *config) checkExact() error {
+	if !c.deduplication {
+		return nil
+	}
+	if _, constant := c.topic.static(); !constant {
+		return errors.New(fieldTopic + ": " + exactTopicRule)
+	}
+	if c.sendTimeout > 0 {
+		return errors.New(fieldSendTimeout + ": " + exactTimeoutRule)
+	}
+	if c.producerName != "" {
+		return errors.New(fieldProducerName + ": " + exactNameRule)
+	}
+	// A message in chunks goes through another producer, of which the broker knows other numbers.
+	c.chunking = false
+	return nil
+}

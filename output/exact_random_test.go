@@ -1,0 +1,140 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// randomFaults plays a shard under a storm. Faults that make the broker leave a message out and store later ones cost the
+// order of what is affected, and with a crash before what the topic had is behind the count, copies; nothing else does.
+// crashAnywhere lets that happen.
+func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
+	if raceDetector {
+		t.Skip("the Pulsar client races with itself here: unbatched, when a connection breaks")
+	}
+	r := rand.New(rand.NewPCG(seed, 7))
+	b := exactBroker(t, 3)
+	c := &counter{}
+	const total = 3000
+	o := connectedExactly(t, b, exactly)
+	s := c.newRun()
+	deadline := time.Now().Add(50 * time.Second)
+	pending := []int64(nil) // handed out and not confirmed
+	next := int64(0)        // of the shard's records, the first that was not handed out in this run
+	faults, crashes := 0, 0
+	recovering, floor := false, int64(0)
+	for {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d of %d records in time", c.confirmed, total)
+		}
+		if len(pending) == 0 {
+			n := min(int64(1+r.IntN(120)), total-next)
+			if n == 0 {
+				break
+			}
+			pending = from(next, n)
+			next += n
+		}
+		switch k := r.IntN(12); k {
+		case 0:
+			b.DropConnections()
+		case 1:
+			b.PassSends("t", r.IntN(40))
+			b.DropBeforeStore("t", 1)
+		case 2:
+			b.PassSends("t", r.IntN(40))
+			b.DropAfterStore("t", 1+r.IntN(2))
+		case 3:
+			b.PassSends("t", r.IntN(40))
+			b.FailSends("t", 1, pulsartest.PersistenceError, "the bookies are away")
+		case 4:
+			if leaveOut {
+				b.PassSends("t", r.IntN(40))
+				b.SwallowReceipts("t", 1)
+			}
+		case 5:
+			if leaveOut {
+				b.PassSends("t", r.IntN(40))
+				b.CorruptSends("t", 1)
+			}
+		case 6:
+			b.CloseProducers("t")
+		case 7:
+			if !leaveOut {
+				break
+			}
+			// Quota: what is on the wire fails, what is queued in the client goes out when it reconnects.
+			b.RefuseProducers("t", 1+r.IntN(3), pulsartest.ProducerBlockedQuotaExceededException, "Cannot create producer on topic with backlog quota exceeded")
+			b.DropConnections()
+		default:
+			faults--
+		}
+		faults++
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(50+r.IntN(3000))*time.Millisecond)
+		batch, a := s.batch(pending...)
+		err := o.WriteBatch(ctx, batch)
+		cancel()
+		a.Done(err != nil)
+		if err == nil {
+			s.confirm(pending[len(pending)-1] + 1)
+			pending = nil
+		} else {
+			if errors.Is(err, service.ErrNotConnected) {
+				_ = o.Connect(t.Context())
+			}
+			replay, _ := a.Undelivered(func(int) string { return "" })
+			var again []int64
+			for _, i := range replay {
+				again = append(again, pending[i])
+			}
+			if len(again) == 0 {
+				s.confirm(pending[len(pending)-1] + 1)
+			} else {
+				s.confirm(again[0])
+			}
+			pending = again
+		}
+		if inDoubt(o, s) {
+			recovering = true
+		} else if recovering && pending == nil {
+			// What was found in the topic is behind the count now.
+			recovering, floor = false, next
+		}
+		if r.IntN(10) == 0 && (crashAnywhere || !recovering) {
+			// The process is killed, or the lease lost, and the count is the last that was written.
+			crashes++
+			b.ClearFaults()
+			if r.IntN(2) == 0 {
+				s.run.End()
+			} else {
+				_ = o.Close(context.Background())
+				o = connectedExactly(t, b, exactly)
+			}
+			c.mu.Lock()
+			c.confirmed = max(c.began, floor, c.confirmed-int64(r.IntN(200)))
+			next = c.confirmed
+			c.mu.Unlock()
+			s, pending = c.newRun(), nil
+		}
+	}
+	b.ClearFaults()
+	t.Logf("%d faults, %d crashes, %d epochs, %+v", faults, crashes, c.epoch+1, b.Problems())
+	checkExactly(t, b, "t", total, c.epoch > 0, crashAnywhere)
+	if !leaveOut && c.epoch > 0 {
+		t.Error("a doubt without a reason")
+	}
+}
+
+func inDoubt(o *output, s *exactShard) bool {
+	lanes := o.session.Load().lanes
+	lanes.mu.Lock()
+	l := lanes.mu.byRun[s.run]
+	lanes.mu.Unlock()
+	return l != nil && (len(l.doubts) > 0 || l.not != "")
+}

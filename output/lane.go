@@ -1,0 +1,238 @@
+package output
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+)
+
+// lanes are the ways of the runs that write with de-duplication.
+type lanes struct {
+	session *session
+
+	mu struct {
+		sync.Mutex
+		byRun map[*attempt.Run]*lane
+	}
+}
+
+// lane is the way of one run of a shard: a producer for each partition that has got a record of it, under the name that
+// the input gives. Another run of the shard must not send while they live, so they end with the run, or when it drains.
+//
+// Invariants:
+//   - One batch at a time is in the lane. The input hands out one at a time, but a copy that somebody held back may come.
+//   - A lane that has ended is not used again; the run gets a new one when it is given more.
+type lane struct {
+	session *session
+	run     *attempt.Run
+	busy    chan struct{} // held by whoever writes
+
+	// Guarded by busy.
+	topic    *topic
+	sequence attempt.Sequence
+	tracks   []*track
+	closed   <-chan struct{} // closed when the producers of the tracks before have ended
+	doubts   []*track        // in doubt, of producers that are not gone on with
+	not      string          // the name of those
+
+	mu struct {
+		sync.Mutex
+		open  []*track // the tracks that have to be closed
+		ended bool
+	}
+}
+
+// track is a partition as one lane writes to it.
+//
+// It is in doubt when a message failed and one behind it may be stored: the broker would call the failed one a duplicate
+// when it comes again, and a receipt proves nothing any more. See lane.bar.
+type track struct {
+	partition *partition
+	last      pulsar.MessageID // in front of all whose fate is not known, nil if there is none
+	used      bool             // something was sent
+	doubt     bool
+	missing   bool // used by settled alone
+}
+
+func newLanes(s *session) *lanes {
+	ls := &lanes{session: s}
+	ls.mu.byRun = map[*attempt.Run]*lane{}
+	return ls
+}
+
+// enter returns the run's lane, for one writer at a time, who gives it back with leave.
+func (ls *lanes) enter(ctx context.Context, run *attempt.Run) (*lane, error) {
+	for {
+		l, err := ls.of(run)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.busy <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if !l.isOver() {
+			return l, nil
+		}
+		l.leave()
+	}
+}
+
+func (l *lane) leave() { <-l.busy }
+
+func (ls *lanes) of(run *attempt.Run) (*lane, error) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l := ls.mu.byRun[run]; l != nil {
+		return l, nil
+	}
+	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1)}
+	if !run.OnClose(ls, func() <-chan struct{} { return ls.end(l) }) {
+		return nil, fmt.Errorf("writing records of %s: %w", run.Shard(), errRunOver)
+	}
+	ls.mu.byRun[run] = l
+	return l, nil
+}
+
+// end closes a lane's producers, in the background; done is closed when nothing of them can reach the broker any more.
+func (ls *lanes) end(l *lane) (done <-chan struct{}) {
+	ls.mu.Lock()
+	if ls.mu.byRun[l.run] == l {
+		delete(ls.mu.byRun, l.run)
+	}
+	ls.mu.Unlock()
+	l.mu.Lock()
+	l.mu.ended = true
+	open := l.mu.open
+	l.mu.open = nil
+	l.mu.Unlock()
+	return ls.session.dismissTracks(open)
+}
+
+// close ends all lanes, since the session ends.
+func (ls *lanes) close() {
+	ls.mu.Lock()
+	var all []*lane
+	for _, l := range ls.mu.byRun {
+		all = append(all, l)
+	}
+	ls.mu.Unlock()
+	for _, l := range all {
+		l.run.Forget(ls)
+		ls.end(l)
+	}
+}
+
+// dismissTracks ends the producers of tracks in good order.
+func (s *session) dismissTracks(tracks []*track) (done <-chan struct{}) {
+	closed := make(chan struct{})
+	if len(tracks) == 0 {
+		close(closed)
+		return closed
+	}
+	partitions := make([]*partition, len(tracks))
+	for i, t := range tracks {
+		partitions[i] = t.partition
+	}
+	// As a topic they are waited for when the session ends.
+	grave := &topic{name: "", session: s}
+	grave.layout.Store(&layout{partitions: partitions})
+	s.bury(grave)
+	if !s.spawn(func() {
+		defer close(closed)
+		for _, p := range partitions {
+			p.ended()
+		}
+	}) {
+		// The session is ending, and waits for them itself.
+		close(closed)
+	}
+	return closed
+}
+
+// ended returns when the partition, which was dismissed, has no producer any more.
+func (p *partition) ended() {
+	p.mu.Lock()
+	creation := p.mu.creation
+	p.mu.Unlock()
+	if creation != nil {
+		<-creation.done
+	}
+	if g := p.last(); g != nil {
+		<-g.closed
+	}
+}
+
+func (l *lane) isOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.ended
+}
+
+// prepare makes the lane ready for a batch: its numbers are known, and are those of the producers. The number of
+// partitions is asked after each time, since the input refuses another than the records were numbered for.
+func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
+	sequence, err := l.run.Sequence(ctx, len(known.partitions), l.not)
+	if err != nil {
+		return err
+	}
+	if l.tracks != nil && sequence == l.sequence && len(l.tracks) == len(known.partitions) {
+		return nil
+	}
+	tracks := make([]*track, len(known.partitions))
+	for i, p := range known.partitions {
+		tracks[i] = &track{partition: &partition{
+			name: p.name, index: i, topic: t, producer: sequence.Producer,
+			limiter: newLimiter(exactPending, l.session.conf.maxPendingBytes),
+		}}
+	}
+	l.mu.Lock()
+	old := l.mu.open
+	ended := l.mu.ended
+	if !ended {
+		l.mu.open = tracks
+	}
+	l.mu.Unlock()
+	if ended {
+		return fmt.Errorf("writing records of %s: %w", l.run.Shard(), errRunOver)
+	}
+	l.closed = l.session.dismissTracks(old)
+	l.topic, l.sequence, l.tracks, l.not = t, sequence, tracks, ""
+	return nil
+}
+
+// places returns the lane's partitions as a part of a batch finds them.
+func (l *lane) places(w *writing) *topicPlaces {
+	if len(w.topics) == 0 {
+		places := &topicPlaces{topic: l.topic, places: make([]place, len(l.tracks))}
+		for i, t := range l.tracks {
+			places.places[i].partition, places.places[i].track = t.partition, t
+		}
+		w.topics = append(w.topics, places)
+	}
+	return w.topics[0]
+}
+
+// place gives an entry its number and its partition. A message without a key goes where its record's partition key in
+// Kinesis leads to, since the same record has to come to the same partition every time.
+func (l *lane) place(w *writing, e *entry) {
+	key := e.orderKey()
+	if key == "" {
+		key = e.id.PartitionKey()
+	}
+	e.topic = l.topic.name
+	e.sequence = l.sequence.Number(e.id)
+	e.message.SequenceID = &e.sequence
+	w.placeAt(e, l.places(w), w.output.conf.hashing.partitionOf(key, len(l.tracks)))
+}
+
+// placeAt puts an entry into a partition.
+func (w *writing) placeAt(e *entry, t *topicPlaces, k int) {
+	e.place = &t.places[k]
+	e.place.messages++
+	e.place.bytes += int64(len(e.message.Payload))
+}

@@ -1,0 +1,187 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// settleTime is how long after the end of a producer its topic is read: what the broker had taken from a connection that
+// broke is stored by then.
+const settleTime = time.Second
+
+// topicReader is what reading a topic back needs of pulsar.Client. It is not part of client: hardly anybody ever needs it.
+type topicReader interface {
+	CreateReader(pulsar.ReaderOptions) (pulsar.Reader, error)
+}
+
+var _ topicReader = pulsar.Client(nil)
+
+// bar sees to it that tracks in doubt are not gone on with. It lets the numbering begin anew, under another name of the
+// producers, and waits until the lease knows: from then on nothing can be taken for a duplicate that is none, whoever goes
+// on with the shard. What the topic has already is found out before the next batch is sent, see review; if the process ends
+// in between, it comes twice.
+//
+// That name is not used: prepare begins once more, at the first record that is not confirmed, when the input knows which
+// of this batch are.
+func (l *lane) bar(ctx context.Context) {
+	k := slices.IndexFunc(l.tracks, func(t *track) bool { return t.doubt })
+	if k < 0 {
+		return
+	}
+	// The name is the same in all partitions, so what was sent to the others without a receipt is to be looked for too.
+	var doubts []*track
+	for _, t := range l.tracks {
+		if t.used {
+			doubts = append(doubts, t)
+		}
+	}
+	if l.not == "" {
+		l.session.log.Infof("Shard %s goes on under a new name of its producers: the client or the broker may have left records out on %s", l.run.Shard(), l.tracks[k].partition.name)
+	}
+	// Those of an earlier doubt were read back, or nothing would have been sent.
+	l.doubts, l.not = doubts, l.sequence.Producer
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), barLimit)
+	defer cancel()
+	unused, err := l.run.Sequence(ctx, len(l.tracks), l.not)
+	if err != nil {
+		l.session.log.Debugf("Numbering the records of %s anew: %v", l.run.Shard(), err) // prepare does it
+		return
+	}
+	l.not = unused.Producer
+}
+
+// barLimit bounds the wait for the lease table, during which a batch that has failed already is held.
+const barLimit = 5 * time.Second
+
+// review finds out which messages of the batch are in the topic already, sent by producers that are not gone on with. It
+// marks their records as delivered and returns the others. The batch holds everything that was not confirmed when the doubt
+// arose, since all of that is replayed at once.
+func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch) (rest service.MessageBatch, err error) {
+	if len(l.doubts) == 0 {
+		return batch, nil
+	}
+	select {
+	case <-l.closed:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	settle := time.NewTimer(settleTime)
+	defer settle.Stop()
+	select {
+	case <-settle.C:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	expected := l.expected(o, batch)
+	stored := map[*attempt.RecordID]bool{}
+	for _, t := range l.doubts {
+		mine := expected[t.partition.index]
+		found, err := l.readBack(ctx, t, mine)
+		if err != nil {
+			return nil, fmt.Errorf("after a failure it is not known which records of %s are stored, and the topic has to be read to find out: %w", l.run.Shard(), err)
+		}
+		for i, e := range mine {
+			if found[i] {
+				stored[e.id] = true
+			}
+		}
+	}
+	var there service.MessageBatch
+	for _, m := range batch {
+		if stored[recordOf(m)] {
+			there = append(there, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	o.holdBackBut(there, stored)
+	l.doubts = nil
+	return rest, nil
+}
+
+// expected makes the messages of the batch, for each partition.
+func (l *lane) expected(o *output, batch service.MessageBatch) [][]*entry {
+	w := &writing{output: o, session: l.session, batch: batch, lane: l, flight: newFlight(&cargo{}, len(batch))}
+	texts := o.texts(batch)
+	byPartition := make([][]*entry, len(l.tracks))
+	for i, m := range batch {
+		e := &w.flight.entries[i]
+		e.id = recordOf(m)
+		if w.fill(e, m, i, &texts) != nil {
+			continue // It was not sent before, and will not be.
+		}
+		l.place(w, e)
+		k := e.place.track.partition.index
+		byPartition[k] = append(byPartition[k], e)
+	}
+	return byPartition
+}
+
+// readBack tells which of the messages of a track the topic has, behind the last that was confirmed. Readers are not told
+// the numbers of messages, so they are known by all that is in them; of equal messages it does not matter which is missing.
+func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found []bool, err error) {
+	readers, ok := l.session.client.(topicReader)
+	if !ok {
+		return nil, errors.New("this client cannot read")
+	}
+	from := t.last
+	if from == nil {
+		from = pulsar.EarliestMessageID()
+	}
+	var reader pulsar.Reader
+	c := newCall("reading back " + t.partition.name)
+	if !l.session.spawn(func() {
+		defer close(c.done)
+		reader, c.err = readers.CreateReader(pulsar.ReaderOptions{Topic: t.partition.name, StartMessageID: from})
+		if c.err == nil && ctx.Err() != nil {
+			reader.Close()
+		}
+	}) {
+		return nil, errClosed
+	}
+	if err := l.session.await(ctx, c); err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var ours []pulsar.Message
+	for reader.HasNext() {
+		m, err := reader.Next(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", t.partition.name, err)
+		}
+		if m.ProducerName() == t.partition.producer {
+			ours = append(ours, m)
+			// Only the last ones can be among the expected.
+			if len(ours) > 2*len(expected)+exactPending {
+				ours = append(ours[:0:0], ours[len(ours)-len(expected):]...)
+			}
+		}
+	}
+	// From the end: what was stored last is the highest of them.
+	found = make([]bool, len(expected))
+	next := len(ours) - 1
+	for i := len(expected) - 1; i >= 0 && next >= 0; i-- {
+		if expected[i].isStoredAs(ours[next]) {
+			found[i] = true
+			next--
+		}
+	}
+	return found, nil
+}
+
+// isStoredAs tells whether a message of the topic is the entry's.
+func (e *entry) isStoredAs(m pulsar.Message) bool {
+	when := e.message.EventTime
+	return m.Key() == e.message.Key && m.OrderingKey() == e.message.OrderingKey && string(m.Payload()) == string(e.message.Payload) &&
+		maps.Equal(m.Properties(), e.message.Properties) && (when.IsZero() || m.EventTime().Truncate(time.Millisecond).Equal(when.Truncate(time.Millisecond)))
+}
