@@ -12,8 +12,8 @@ import (
 )
 
 // randomFaults plays a shard under a storm. Faults that make the broker leave a message out and store later ones cost the
-// order of what is affected, and with a crash before what the topic had is behind the count, copies; nothing else does.
-// crashAnywhere lets that happen.
+// order of what is affected, and together with a crash, before what the topic had is behind the count or before what it
+// had of an earlier run is sent again, copies; nothing else does. crashAnywhere lets that happen.
 func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 	if raceDetector {
 		t.Skip("the Pulsar client races with itself here: unbatched, when a connection breaks")
@@ -28,6 +28,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 	pending := []int64(nil) // handed out and not confirmed
 	next := int64(0)        // of the shard's records, the first that was not handed out in this run
 	faults, crashes := 0, 0
+	before := int64(-1) // the most that an earlier run may have sent
 	recovering, floor := false, int64(0)
 	for {
 		if time.Now().After(deadline) {
@@ -54,19 +55,19 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 			b.PassSends("t", r.IntN(40))
 			b.FailSends("t", 1, pulsartest.PersistenceError, "the bookies are away")
 		case 4:
-			if leaveOut {
+			if leaveOut && next > before {
 				b.PassSends("t", r.IntN(40))
 				b.SwallowReceipts("t", 1)
 			}
 		case 5:
-			if leaveOut {
+			if leaveOut && next > before {
 				b.PassSends("t", r.IntN(40))
 				b.CorruptSends("t", 1)
 			}
 		case 6:
 			b.CloseProducers("t")
 		case 7:
-			if !leaveOut {
+			if !leaveOut || next <= before {
 				break
 			}
 			// Quota: what is on the wire fails, what is queued in the client goes out when it reconnects.
@@ -115,6 +116,9 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 			} else {
 				_ = o.Close(context.Background())
 				o = connectedExactly(t, b, exactly)
+			}
+			if before = max(before, next); crashAnywhere {
+				before = -1
 			}
 			c.mu.Lock()
 			c.confirmed = max(c.began, floor, c.confirmed-int64(r.IntN(200)))

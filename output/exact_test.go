@@ -3,6 +3,7 @@ package output
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,7 +87,7 @@ func (s *exactShard) confirm(upTo int64) {
 	s.confirmed = max(s.confirmed, upTo)
 }
 
-// deliverExact writes records until they are confirmed, as input and engine do between them. A lost connection is looked
+// deliver writes records until they are confirmed, as input and engine do between them. A lost connection is looked
 // after with Connect. It returns the number of replays.
 func (s *exactShard) deliver(t testing.TB, o *output, records ...int64) (replays int) {
 	t.Helper()
@@ -288,9 +289,6 @@ func TestAHandOverWaitsForTheNames(t *testing.T) {
 		t.Error("two producers of one name")
 	}
 	checkExactly(t, b, "t", 100)
-	if p := b.Producers("t"); slices.ContainsFunc(p, func(p pulsartest.ProducerInfo) bool { return strings.HasPrefix(p.Name, "app/") && false }) {
-		t.Error(p)
-	}
 }
 
 // The producers of a run end with it, and their goroutines (which goleak sees) and lanes too.
@@ -483,14 +481,13 @@ func TestARefusedRecordStopsTheShard(t *testing.T) {
 	}
 }
 
+// exactRounds is the size in CI; a hundred take ten minutes.
+var exactRounds = flag.Int("exact-rounds", 4, "rounds of TestExactlyOnceUnderRandomFaults")
+
 // Every failure that the fake can play, at random places, with runs that end in the middle and are begun anew from an
 // older count: every record is there once and in order.
 func TestExactlyOnceUnderRandomFaults(t *testing.T) {
-	rounds := 12
-	if testing.Short() {
-		rounds = 4
-	}
-	for seed := range rounds {
+	for seed := range *exactRounds {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) { randomFaults(t, uint64(seed), seed%2 == 1, seed%4 == 3) })
 	}
 }
