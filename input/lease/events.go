@@ -150,6 +150,7 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	m.scanned = true
 	m.nextScan = max(now, m.started+m.cfg.jitter(period))
 	m.known = observe(m.known, s.snapshot.Leases, s.at)
+	m.lookBeside(s)
 	for _, l := range s.snapshot.Leases {
 		if a := m.asking[l.Key]; a != nil && m.mayNotLook.Load() {
 			a.tell(l)

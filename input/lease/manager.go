@@ -55,7 +55,7 @@ type Manager struct {
 		cancelRun  context.CancelFunc
 		left       []*Held // runs that ended with Run, not released
 		unreleased []error
-		beside     string // the worker of KCL 3.x that last was to get a lease of ours
+		beside     string // the worker of KCL 3.x that was last seen at work on the table
 		besideAt   time.Duration
 		stats      Stats
 	}
@@ -81,6 +81,9 @@ type Manager struct {
 	started  time.Duration // of the scan under way
 	workers  int
 	foreign  bool // warned of
+	witness  witness
+	kcl3     coordinator   // as last read
+	kcl3At   time.Duration // when; meaningful once a KCL worker was seen
 	broken   map[string]bool
 	wg       sync.WaitGroup
 }
@@ -116,8 +119,10 @@ type askSeen struct {
 
 type scanResult struct {
 	snapshot Snapshot
-	at       time.Duration
-	err      error
+	// kcl3 is what lies in tables of KCL 3.x's own, nil if that was not read.
+	kcl3 *coordinator
+	at   time.Duration
+	err  error
 }
 
 // NewManager checks the configuration. Nothing is read or written before Run.
@@ -130,7 +135,7 @@ func NewManager(cfg Config, handler Handler) (*Manager, error) {
 		reads: health{forget: 2 * cfg.Failover}, writes: health{forget: 2 * cfg.Failover},
 		plan: makePlan, judge: judgeAsks, notify: make(chan struct{}, 1),
 		closing: make(chan struct{}), closeDone: make(chan struct{}),
-		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1,
+		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1, witness: witness{failover: cfg.Failover},
 		asking: map[string]*asking{}, askedAt: map[string]time.Duration{}, pending: map[string]askSeen{}, giving: map[string]string{},
 	}, nil
 }
@@ -319,11 +324,20 @@ func (m *Manager) drain() []event {
 func (m *Manager) startScan(ctx context.Context, now time.Duration) {
 	m.scanning, m.started = true, now
 	consistent := !m.scanned
+	isKCLDue := m.isKCLDue(now)
+	if isKCLDue {
+		m.kcl3At = now
+	}
 	m.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, m.cfg.Failover)
 		defer cancel()
-		s, err := m.cfg.Table.Scan(ctx, consistent)
-		m.post(event{scan: &scanResult{snapshot: s, at: m.cfg.Clock(), err: err}})
+		r := scanResult{}
+		r.snapshot, r.err = m.cfg.Table.Scan(ctx, consistent)
+		r.at = m.cfg.Clock()
+		if isKCLDue && r.err == nil {
+			r.kcl3 = m.readKCL(ctx)
+		}
+		m.post(event{scan: &r})
 	})
 }
 

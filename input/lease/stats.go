@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -72,13 +73,18 @@ const besideMemory = 5 * time.Minute
 
 // noteBeside notes that KCL 3.x wants to give a lease of ours to the worker.
 func (m *Manager) noteBeside(worker string) {
+	m.sawBeside(worker, fmt.Sprintf("it wants its worker %s to have a lease of ours", worker))
+}
+
+// sawBeside notes a sign of life of a worker of KCL 3.x, and warns of the first one.
+func (m *Manager) sawBeside(worker, sign string) {
 	now := m.cfg.Clock()
 	m.mu.Lock()
 	told := m.isBesideLocked(now)
 	m.mu.beside, m.mu.besideAt = worker, now
 	m.mu.Unlock()
 	if !told {
-		m.cfg.Log.Warnf("KCL 3.x works on lease table %s too: it wants its worker %s to have a lease of ours. It gets what it wants; this worker keeps the other leases, and takes no more", m.cfg.Table.Name(), worker)
+		m.cfg.Log.Warnf("KCL 3.x works on lease table %s too: %s. It gets what it wants; this worker keeps the other leases, and takes no more", m.cfg.Table.Name(), sign)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
@@ -81,6 +82,8 @@ type Snapshot struct {
 	Foreign []Foreign
 	// Broken are leases that cannot be understood.
 	Broken []Broken
+	// At is DynamoDB's time of the answer, to the second; zero if the answer did not tell.
+	At time.Time
 }
 
 // Foreign is an item that is no lease, as KCL 3.5 and later keeps them in the table.
@@ -116,6 +119,7 @@ func (t *Table) Scan(ctx context.Context, consistent bool) (Snapshot, error) {
 				s.Broken = append(s.Broken, Broken{Key: l.Key, Err: err})
 			}
 		}
+		s.At, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
 		if len(out.LastEvaluatedKey) == 0 {
 			return s, nil
 		}
