@@ -8,9 +8,9 @@ ARG GO_IMAGE=golang:1.26-bookworm
 FROM ${GO_IMAGE} AS build
 WORKDIR /src
 # Settings of the module proxy, for builds without the public one.
-ARG GOPROXY
-ARG GOSUMDB
-ARG GOFLAGS
+ARG GOPROXY=
+ARG GOSUMDB=
+ARG GOFLAGS=
 ENV CGO_ENABLED=0
 COPY go.mod go.sum ./
 RUN go mod download
