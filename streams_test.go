@@ -250,6 +250,11 @@ func (m *streamsMode) missing(topic string, sent map[string]int) (wrong []string
 	return wrong
 }
 
+// metric is a series of a stream, whose id is its name.
+func metric(name, stream string) string {
+	return fmt.Sprintf("%s{kinesis_stream=%q,label=\"\",path=\"root.input\",stream=%q}", name, stream, stream)
+}
+
 // Streams are created, read, changed and deleted over HTTP while records flow: leases are released and taken up again, and
 // nothing is lost or out of order by any of it.
 func TestStreamsModeLosesNothingByChangesOverHTTP(t *testing.T) {
@@ -259,6 +264,13 @@ func TestStreamsModeLosesNothingByChangesOverHTTP(t *testing.T) {
 	m.want(http.MethodPost, "/streams/payments", m.config("payments"), http.StatusOK)
 	m.eventually("both are ready", func() bool { return m.call(http.MethodGet, "/ready", "", nil) == http.StatusOK })
 	m.eventually("orders flow", func() bool { return len(m.broker.Messages("persistent://public/default/orders")) > 100 })
+
+	var page string
+	m.eventually("the gauges tell of both streams", func() bool {
+		m.call(http.MethodGet, "/metrics", "", &page)
+		return strings.Contains(page, metric("kinesis_leases_held", "orders")+" 4\n") && strings.Contains(page, metric("kinesis_leases_held", "payments")+" 2\n") &&
+			strings.Contains(page, metric("kinesis_lag_milliseconds", "orders")+" ") && strings.Contains(page, metric("kinesis_records_received", "orders")+" ")
+	})
 
 	var read struct {
 		Active bool
@@ -276,6 +288,12 @@ func TestStreamsModeLosesNothingByChangesOverHTTP(t *testing.T) {
 	m.want(http.MethodDelete, "/streams/payments?timeout=30s", "", http.StatusOK)
 	if n := m.owned("payments-app"); n != 0 {
 		t.Errorf("%d leases of a deleted stream have an owner: the next one would wait for them to expire", n)
+	}
+	for _, gauge := range []string{"kinesis_leases_held", "kinesis_lag_milliseconds", "kinesis_buffered_bytes"} {
+		m.eventually(gauge+" tells of orders alone", func() bool {
+			m.call(http.MethodGet, "/metrics", "", &page)
+			return !strings.Contains(page, metric(gauge, "payments")) && strings.Contains(page, metric(gauge, "orders"))
+		})
 	}
 	if status := m.call(http.MethodGet, "/streams/payments", "", nil); status != http.StatusNotFound {
 		t.Errorf("a deleted stream: %d", status)

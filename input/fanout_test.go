@@ -184,7 +184,7 @@ func (w *world) inputOf(yaml string) *input {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	in, err := newInput(config, service.MockResources().Logger())
+	in, err := newInput(config, service.MockResources())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func Register(env *service.Environment) error {
 		if err != nil {
 			return nil, err
 		}
-		return newInput(config, res.Logger())
+		return newInput(config, res)
 	})
 }
 
@@ -52,6 +52,7 @@ type input struct {
 	workerID string
 	budget   *retrieval.Budget
 	ready    *dispatcher
+	metrics  *metrics
 	convert  *converter
 
 	// connecting is held by Connect. Close does not wait for it: a Connect may hang for as long as its context allows.
@@ -69,7 +70,8 @@ type input struct {
 }
 
 // newInput makes no request: lint, streams mode and connection tests call it and expect it to be quick.
-func newInput(config Config, log *service.Logger) (*input, error) {
+func newInput(config Config, res *service.Resources) (*input, error) {
+	log := res.Logger()
 	if config.CredentialPluginName == "" && config.CredentialPluginParam == "" {
 		log.Infof("No awsCredentialPluginName and no awsCredentialPluginParam: credentials come from the AWS SDK's default chain")
 	}
@@ -81,6 +83,7 @@ func newInput(config Config, log *service.Logger) (*input, error) {
 		workerID: newWorkerID(),
 		budget:   retrieval.NewBudget(config.MaxBufferedBytes, config.ReceiveQueueSize),
 		ready:    newDispatcher(),
+		metrics:  newMetrics(res.Metrics(), config.StreamName),
 		convert:  &converter{properties: config.RecordProperties, keyMode: config.MessageKeyMode, stream: config.StreamName},
 	}, nil
 }
@@ -104,17 +107,18 @@ func (in *input) polling(c *clients, s stream) func(shard string, hashes kpl.Has
 	}
 }
 
-// fanOut makes the readers of shards that are subscribed to, and tells when another worker may subscribe to one.
-func (in *input) fanOut(con *consumer) (reader func(shard string, hashes kpl.HashRange) readerFrom, freeAt func(shard string) time.Time) {
+// fanOut makes the readers of shards that are subscribed to, and knows when another worker may subscribe to one.
+func (in *input) fanOut(con *consumer) (reader func(shard string, hashes kpl.HashRange) readerFrom, calls *retrieval.CallSpacing) {
+	calls = retrieval.NewCallSpacing()
 	config := retrieval.FanOutConfig{
 		Subscriber: con,
-		Calls:      retrieval.NewCallSpacing(),
+		Calls:      calls,
 		Backoff:    in.config.BackoffTime,
 		Budget:     in.budget,
 	}
 	return func(shard string, hashes kpl.HashRange) readerFrom {
 		return func(from retrieval.From) retrieval.Reader { return retrieval.NewFanOut(config, shard, hashes, from) }
-	}, config.Calls.FreeAt
+	}, calls
 }
 
 // Pauses between failed Connects, of which each is an error in the log.

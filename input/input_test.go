@@ -69,7 +69,7 @@ func (w *world) input(more ...string) *input {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	in, err := newInput(config, service.MockResources().Logger())
+	in, err := newInput(config, service.MockResources())
 	if err != nil {
 		w.t.Fatal(err)
 	}

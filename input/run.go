@@ -34,6 +34,7 @@ type held interface {
 	Lease() lease.Lease
 	Fence() *attempt.Fence
 	Confirmed(p checkpoint.Position, records int64)
+	Stored() checkpoint.Position
 	numberer
 	Lost() <-chan struct{}
 	Drained()
@@ -72,6 +73,7 @@ type run struct {
 	ready     *dispatcher
 	convert   *converter
 	log       *service.Logger
+	metrics   *metrics
 	maxBatch  int // records
 	hooks
 
@@ -81,6 +83,11 @@ type run struct {
 		queue   []retrieval.Record // read, not yet handed out
 		queued  int64              // their charge
 		last    checkpoint.Position
+		// behind is how far the last read was behind the tip of the shard, in milliseconds, and heard when that was told;
+		// -1: never. unstored is since when what was handed out has not been in a stored checkpoint.
+		behind   int64
+		heard    time.Time
+		unstored time.Time
 		// numbered tells that the records of the shard are numbered, or have been.
 		numbered bool
 		// begins and trimmed are of a reader of which no new record has come yet; see retrieval.Read.
@@ -120,7 +127,7 @@ type flight struct {
 func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, hooks hooks) *run {
 	r := &run{
 		shard: l.Lease().Key, lease: l, newReader: newReader, from: from,
-		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log,
+		budget: shared.budget, ready: shared.ready, convert: shared.convert, log: shared.log, metrics: shared.metrics,
 		maxBatch: min(maxBatchRecords, shared.config.ReceiveQueueSize),
 		hooks:    hooks,
 	}
@@ -128,6 +135,7 @@ func newRun(l held, from retrieval.From, newReader readerFrom, shared *input, ho
 	r.attempts = attempt.NewRun(r.shard, l.Fence(), r)
 	r.mu.numbered = l.Lease().DedupEpoch != ""
 	r.mu.tracker = checkpoint.NewTracker(l.Lease().Checkpoint)
+	r.mu.behind = -1
 	r.mu.changed = make(chan struct{})
 	return r
 }
@@ -265,6 +273,9 @@ func (r *run) discard(read retrieval.Read) {
 }
 
 func (r *run) readFailed(err error) {
+	if errors.Is(err, retrieval.ErrThrottled) {
+		r.metrics.throttled.Incr(1, r.metrics.stream)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.trouble == nil {
@@ -413,8 +424,14 @@ func (r *run) add(read retrieval.Read) bool {
 		return true
 	}
 	r.mu.queue = append(r.mu.queue, read.Records...)
+	var bytes int64
 	for i := range read.Records {
 		r.mu.queued += read.Records[i].Charge()
+		bytes += int64(len(read.Records[i].Data))
+	}
+	r.metrics.received(len(read.Records), bytes)
+	if read.MillisBehindLatest >= 0 {
+		r.mu.behind, r.mu.heard = read.MillisBehindLatest, time.Now()
 	}
 	r.countLocked(read)
 	// What a record-less event tells may be checkpointed when nothing that came before it is unconfirmed (r5.6). It moves
@@ -562,6 +579,7 @@ func (r *run) planReplayLocked(f *flight, err error) {
 		r.deliveredLocked()
 		return
 	}
+	r.metrics.replayed.Incr(int64(len(replay)), r.metrics.stream)
 	r.mu.failed++
 	pause := replayAfter(r.mu.failed, refused)
 	r.log.Debugf("Shard %s: %d of %d records are handed out again in %s: %v", r.shard, len(replay), len(f.records), pause, err)

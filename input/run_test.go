@@ -28,12 +28,19 @@ type fakeLease struct {
 
 	mu        sync.Mutex
 	confirmed checkpoint.Position // guarded by mu
+	stored    checkpoint.Position // guarded by mu
 	drained   []string            // the position at each Drained; guarded by mu
 }
 
 func (l *fakeLease) Lease() lease.Lease    { return l.lease }
 func (l *fakeLease) Fence() *attempt.Fence { return l.fence }
 func (l *fakeLease) Lost() <-chan struct{} { return l.lost }
+func (l *fakeLease) Stored() checkpoint.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stored
+}
+
 func (l *fakeLease) Confirmed(p checkpoint.Position, _ int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,7 +174,7 @@ func newStage(t *testing.T, budget *retrieval.Budget, size int) *stage {
 		lease: lease.Lease{Key: "shard", Checkpoint: checkpoint.Position{Sequence: checkpoint.TrimHorizon}},
 		fence: attempt.NewFence(clock, 1000*time.Hour), lost: make(chan struct{}),
 	}
-	shared := &input{
+	shared := &input{metrics: newMetrics(nil, "stream"),
 		config: Config{ReceiveQueueSize: 1000}, budget: budget, ready: s.ready, convert: &converter{},
 		log: service.MockResources().Logger(),
 	}

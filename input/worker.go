@@ -34,6 +34,7 @@ type worker struct {
 	start   shard.Start
 	clients *clients
 	reader  func(shard string, hashes kpl.HashRange) readerFrom
+	calls   *retrieval.CallSpacing // nil when shards are polled
 	// freeAt is when another worker may have the shard's place at Kinesis.
 	freeAt  func(shard string) time.Time
 	manager *lease.Manager
@@ -62,7 +63,8 @@ func newWorker(in *input, c *clients, s stream, start shard.Start, con *consumer
 	w := &worker{in: in, stream: s, start: start, clients: c, table: in.table(c)}
 	w.freeAt = func(string) time.Time { return time.Time{} }
 	if con != nil {
-		w.reader, w.freeAt = in.fanOut(con)
+		w.reader, w.calls = in.fanOut(con)
+		w.freeAt = w.calls.FreeAt
 	} else {
 		w.reader = in.polling(c, s)
 	}
@@ -362,7 +364,18 @@ func (w *worker) monitor() {
 			shards.tell(w, time.Now())
 		}
 		w.setTrouble(err)
+		w.in.metrics.show(w.measure(time.Now()))
+		w.count()
 	}
+}
+
+// count brings the counters up to date.
+func (w *worker) count() {
+	subscribed := int64(0)
+	if w.calls != nil {
+		subscribed = w.calls.Subscribed()
+	}
+	w.in.metrics.count(w.manager.Stats(), subscribed)
 }
 
 // readTrouble returns an error when there are runs, and none of them could read for a while.
@@ -449,6 +462,8 @@ func (w *worker) stop(ctx context.Context) error {
 	err := w.manager.Close(ctx)
 	w.cancel()
 	w.owned.Wait()
+	w.count()
+	w.in.metrics.forget()
 	w.clients.close()
 	return err
 }

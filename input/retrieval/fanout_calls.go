@@ -20,6 +20,7 @@ type CallSpacing struct {
 		sync.Mutex
 		answered map[string]time.Time // by shard; what is older than callSpacing is forgotten
 		free     map[string]time.Time // by shard, when another subscription may be made; what has passed is forgotten
+		made     int64                // subscriptions
 	}
 }
 
@@ -63,6 +64,14 @@ func (c *CallSpacing) subscribed(shard string) {
 		}
 	}
 	c.mu.free[shard] = now.Add(takeOver)
+	c.mu.made++
+}
+
+// Subscribed counts the subscriptions that were made, those included of which it is not known.
+func (c *CallSpacing) Subscribed() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.made
 }
 
 // FreeAt tells when another reader with the same consumer may subscribe to the shard; the zero time: it may already.
