@@ -88,8 +88,10 @@ func newInput(config Config, res *service.Resources) (*input, error) {
 	}, nil
 }
 
-func (in *input) table(c *clients) *lease.Table {
-	return lease.NewTable(c.dynamodb, in.config.tableName()).ForApplication(in.config.ApplicationName)
+func (in *input) table(c *clients) *lease.Table { return in.config.table(c) }
+
+func (c Config) table(with *clients) *lease.Table {
+	return lease.NewTable(with.dynamodb, c.tableName()).ForApplication(c.ApplicationName)
 }
 
 // polling makes the readers of shards that are polled.

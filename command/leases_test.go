@@ -1,0 +1,236 @@
+package command_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/command/leases"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+)
+
+// leaseTable is a table of orders with one lease for each way in which a lease can stand, and a config that names it.
+func leaseTable(t *testing.T) (s *services, config string, table *lease.Table) {
+	t.Helper()
+	s = newServices(t)
+	table = lease.NewTable(s.dynamo.API(), "orders-app")
+	if _, err := table.EnsureExists(t.Context(), lease.Creation{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.kinesis.SplitShard("orders", "shardId-000000000000"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.kinesis.Put("orders", "a", []byte("1"), []byte("2")); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []lease.Lease{
+		{Key: "shardId-000000000000", Checkpoint: checkpoint.Position{Sequence: checkpoint.TrimHorizon}},
+		{Key: "shardId-000000000001", Checkpoint: checkpoint.Position{Sequence: checkpoint.Latest}, Start: time.UnixMilli(1_700_000_000_000)},
+		{Key: "shardId-000000000002", Checkpoint: checkpoint.Position{Sequence: checkpoint.TrimHorizon}, Parents: []string{"shardId-000000000000"}},
+	} {
+		if _, _, err := table.Create(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own(t, s, "shardId-000000000000", "kcl-worker")
+	dir := write(t, map[string]string{"c.yaml": s.input() + s.output()})
+	return s, filepath.Join(dir, "c.yaml"), table
+}
+
+// own makes a worker of KCL the owner of a lease, or renews it.
+func own(t *testing.T, s *services, key, owner string) {
+	t.Helper()
+	name, expression := "orders-app", "SET leaseOwner = :o ADD leaseCounter :one"
+	_, err := s.dynamo.API().UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: &name, Key: map[string]types.AttributeValue{"leaseKey": &types.AttributeValueMemberS{Value: key}}, UpdateExpression: &expression,
+		ExpressionAttributeValues: map[string]types.AttributeValue{":o": &types.AttributeValueMemberS{Value: owner}, ":one": &types.AttributeValueMemberN{Value: "1"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLeasesAtAGlance(t *testing.T) {
+	s, config, _ := leaseTable(t)
+	before := s.dynamo.Items("orders-app")
+	code, out, complaints := run(t, "leases", config)
+	if code != 0 || complaints != "" {
+		t.Fatalf("exit code %d: %s", code, complaints)
+	}
+	wants(t, out, "kcl-worker (KCL)", "shardId-000000000002 waits for the end of shardId-000000000000",
+		"before a KCL takes the table back: shardId-000000000001 at LATEST", "= 2023-11-14T22:13:20Z",
+		"shardId-000000000003: its row is made when shardId-000000000000 has been read to its end")
+	var v struct {
+		Table  string
+		Leases []struct{ Shard, State, Owner, Program string }
+	}
+	code, out, _ = run(t, "leases", "--json", config)
+	if err := json.Unmarshal([]byte(out), &v); code != 0 || err != nil || len(v.Leases) != 4 {
+		t.Fatalf("exit code %d, %v: %s", code, err, out)
+	}
+	for i, want := range []leases.State{leases.Owned, leases.Free, leases.Waiting, leases.Missing} {
+		if v.Leases[i].State != string(want) {
+			t.Errorf("%s is %s; want %s", v.Leases[i].Shard, v.Leases[i].State, want)
+		}
+	}
+	if after := s.dynamo.Items("orders-app"); !reflect.DeepEqual(after, before) {
+		t.Errorf("looking has changed the table: %v", after)
+	}
+}
+
+func TestLeasesWithoutTheStream(t *testing.T) {
+	s, config, _ := leaseTable(t)
+	s.kinesis.Inject(kinesistest.Fault{Operation: "DescribeStreamSummary", Code: kinesistest.AccessDenied, Count: -1})
+	code, out, _ := run(t, "leases", config)
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	wants(t, out, "not looked at: describing stream orders", "kcl-worker (KCL)")
+	if code, _, complaints := run(t, "leases", "--reset", "all", "--to", "TRIM_HORIZON", config); code != 1 || !strings.Contains(complaints, "not known, which a reset needs") {
+		t.Errorf("reset: exit code %d, %s", code, complaints)
+	}
+}
+
+func TestAResetIsShownFirst(t *testing.T) {
+	_, config, table := leaseTable(t)
+	code, out, _ := run(t, "leases", "--reset", "shardId-000000000001", "--to", "2024-01-31T12:00:00Z", config)
+	if code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	wants(t, out, "shardId-000000000001: from LATEST to AT_TIMESTAMP = 2024-01-31T12:00:00Z", "Nothing was changed")
+	if l, _, _ := table.Get(t.Context(), "shardId-000000000001"); l.Checkpoint.Sequence != checkpoint.Latest {
+		t.Errorf("it was changed: %+v", l)
+	}
+	code, out, complaints := run(t, "leases", "--reset", "shardId-000000000001", "--to", "2024-01-31T12:00:00Z", "--apply", config)
+	if code != 0 {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+	wants(t, out, "1 done.")
+	if l, _, _ := table.Get(t.Context(), "shardId-000000000001"); l.Checkpoint.Sequence != checkpoint.AtTimestamp || l.Start.UnixMilli() != 1_706_702_400_000 {
+		t.Errorf("after the reset: %+v", l)
+	}
+}
+
+func TestARepairIsRefusedWhileTheOwnerLives(t *testing.T) {
+	s, config, table := leaseTable(t)
+	quick, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = filepath.Join(write(t, map[string]string{"c.yaml": strings.Replace(string(quick), "    useEnh", "    failoverTimeMillis: 3000\n    useEnh", 1)}), "c.yaml")
+	// The owner renews while the repair watches: at its first scan of the table.
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		time.Sleep(time.Second)
+		own(t, s, "shardId-000000000000", "kcl-worker")
+	}()
+	code, _, complaints := run(t, "leases", "--release", "kcl-worker", "--apply", config)
+	<-renewed
+	if code != 1 || !strings.Contains(complaints, "its owner is alive: kcl-worker") {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+	code, out, complaints := run(t, "leases", "--release", "kcl-worker", "--apply", config)
+	if code != 0 {
+		t.Errorf("exit code %d: %s %s", code, out, complaints)
+	}
+	if l, _, _ := table.Get(t.Context(), "shardId-000000000000"); l.Owner != "" || l.Counter != 3 {
+		t.Errorf("after the release: %+v", l)
+	}
+}
+
+func TestLeasesListsAndRemovesConsumers(t *testing.T) {
+	s, config, _ := leaseTable(t)
+	if _, err := s.kinesis.RegisterConsumer("orders", "left-over"); err != nil {
+		t.Fatal(err)
+	}
+	_, out, _ := run(t, "leases", "--consumers", config)
+	wants(t, out, "left-over")
+	_, out, _ = run(t, "leases", "--deregister", "left-over", config)
+	wants(t, out, "Nothing was changed")
+	if code, out, complaints := run(t, "leases", "--deregister", "left-over", "--apply", config); code != 0 {
+		t.Errorf("exit code %d: %s %s", code, out, complaints)
+	}
+	if code, _, complaints := run(t, "leases", "--deregister", "nobody", config); code != 1 || !strings.Contains(complaints, "no consumer nobody") {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+}
+
+func TestLeasesRefusesWhatMakesNoSense(t *testing.T) {
+	_, config, _ := leaseTable(t)
+	dir := write(t, map[string]string{
+		"none.yaml": "input: { generate: { mapping: root = 1 } }\noutput: { drop: {} }\n", "half.yaml": "input: {",
+		"two.yaml": "input: { broker: { inputs: [ { kinesis_pulsar: { awsKinesisStreamName: a, awsRegion: r } }, { kinesis_pulsar: { awsKinesisStreamName: b, awsRegion: r, applicationName: other } } ] } }\noutput: { drop: {} }\n",
+		"bad.yaml": "input: { kinesis_pulsar: { awsRegion: r } }\noutput: { drop: {} }\n",
+	})
+	for want, args := range map[string][]string{
+		"give a config":             {},
+		"no such file":              {filepath.Join(dir, "nothing.yaml")},
+		"no kinesis_pulsar input":   {filepath.Join(dir, "none.yaml")},
+		"half.yaml: reading YAML":   {filepath.Join(dir, "half.yaml")},
+		"pulsar-kinesis, other":     {filepath.Join(dir, "two.yaml")},
+		"no input has":              {"--table", "x", filepath.Join(dir, "two.yaml")},
+		"awsKinesisStreamName":      {filepath.Join(dir, "bad.yaml")},
+		"awsRegion":                 {"--stream", "s"},
+		"one of --watch":            {"--watch", "--consumers", config},
+		"go together":               {"--reset", "all", config},
+		"--interval":                {"--watch", "--interval", "1ms", config},
+		"--apply needs":             {"--apply", config},
+		"is no position":            {"--reset", "all", "--to", "yesterday", config},
+		"in the future":             {"--reset", "all", "--to", "2999-01-01T00:00:00Z", config},
+		"a place in one shard":      {"--reset", "all", "--to", "123", config},
+		"nothing to do":             {"--reset", "shardId-000000000009", "--to", "TRIM_HORIZON", config},
+		"it is missing":             {"--reset", "shardId-000000000003", "--to", "TRIM_HORIZON", config},
+		"no lease is that worker's": {"--release", "nobody", config},
+		"flag provided":             {"--nope", config},
+	} {
+		code, _, complaints := run(t, append([]string{"leases"}, args...)...)
+		if code != 1 || !strings.Contains(complaints, want) || strings.Contains(strings.TrimSpace(complaints), "\n") {
+			t.Errorf("%v: exit code %d, %q; want %q", args, code, complaints, want)
+		}
+	}
+}
+
+// A parent that is read again after its children is out of order for good.
+func TestAnEndedParentIsNotResetAlone(t *testing.T) {
+	_, config, table := leaseTable(t)
+	for key, to := range map[string]checkpoint.Position{"shardId-000000000000": {Sequence: checkpoint.ShardEnd}, "shardId-000000000002": {Sequence: "49"}} {
+		l, _, err := table.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, err := table.Reset(t.Context(), l, to, time.Time{}); !done || err != nil {
+			t.Fatal(done, err)
+		}
+	}
+	code, _, complaints := run(t, "leases", "--reset", "shardId-000000000000", "--to", "TRIM_HORIZON", config)
+	if code != 1 || !strings.Contains(complaints, "reset all") {
+		t.Errorf("exit code %d: %s", code, complaints)
+	}
+	code, out, _ := run(t, "leases", "--reset", "all", "--to", "TRIM_HORIZON", config)
+	if code != 0 || strings.Count(out, " to TRIM_HORIZON") != 3 {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
+func TestMovementTellsWhoLives(t *testing.T) {
+	var m leases.Movement
+	at := time.UnixMilli(0)
+	for i, counter := range []int64{5, 5, 6, 6} {
+		v := leases.View{At: at.Add(time.Duration(i) * time.Second), Rows: []leases.Row{{Shard: "s", Counter: counter}}}
+		m.Note(&v)
+		moved := v.Rows[0].Moved
+		if i < 2 && moved != nil || i >= 2 && (moved == nil || !moved.Equal(at.Add(2*time.Second))) {
+			t.Errorf("look %d: %v", i, moved)
+		}
+	}
+}
