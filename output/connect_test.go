@@ -26,7 +26,7 @@ import (
 )
 
 // connectFails connects and returns the error. It must come within seconds and say what is wrong.
-func connectFails(t *testing.T, o *output, want string) {
+func connectFails(t *testing.T, o *output, wants ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
@@ -37,8 +37,10 @@ func connectFails(t *testing.T, o *output, want string) {
 	if ctx.Err() != nil {
 		t.Fatalf("no cause in time: %v", err)
 	}
-	if !strings.Contains(err.Error(), want) {
-		t.Errorf("error does not say %q: %v", want, err)
+	for _, want := range wants {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not say %q: %v", want, err)
+		}
 	}
 }
 
@@ -86,10 +88,10 @@ func TestTokens(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t, pulsartest.RequireToken("right"))
 	t.Run("none", func(t *testing.T) {
-		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t"), "refused by the broker")
+		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t"), "auth: refused by the broker", "no method is enabled")
 	})
 	t.Run("wrong", func(t *testing.T) {
-		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t\nauth:\n  token:\n    enabled: true\n    token: wrong"), "refused by the broker")
+		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t\nauth:\n  token:\n    enabled: true\n    token: wrong"), "auth.token: refused by the broker", "does not accept the token")
 	})
 	t.Run("right", func(t *testing.T) {
 		connected(t, b.URL(), "topic: t\nauth:\n  token:\n    enabled: true\n    token: right")
@@ -105,7 +107,7 @@ func TestOAuth2ServerAway(t *testing.T) {
 	}
 	b := startBroker(t)
 	o := makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t\nauth:\n  oauth2:\n    enabled: true\n    issuer_url: http://127.0.0.1:1\n    private_key_file: "+key)
-	connectFails(t, o, "127.0.0.1:1")
+	connectFails(t, o, "127.0.0.1:1", "auth.oauth2: loading credentials")
 	if err := o.Connect(t.Context()); err == nil || strings.Contains(err.Error(), "hush-hush") {
 		t.Errorf("%v", err)
 	}
@@ -116,7 +118,7 @@ func TestTLS(t *testing.T) {
 	ca, serverTLS := certificates(t)
 	b := startBroker(t, pulsartest.TLS(serverTLS))
 	t.Run("unknown authority", func(t *testing.T) {
-		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t"), "certificate")
+		connectFails(t, makeOutput(t, b.URL(), "operation_timeout: 3s\ntopic: t"), "tls: connecting", "certificate signed by unknown authority", "root_cas_file")
 	})
 	t.Run("trusted", func(t *testing.T) {
 		o := connected(t, b.URL(), "topic: t\ntls:\n  root_cas_file: "+ca)
@@ -129,12 +131,21 @@ func TestTLS(t *testing.T) {
 		connected(t, b.URL(), "topic: t\ntls:\n  skip_cert_verify: true")
 	})
 	t.Run("plain to a TLS port", func(t *testing.T) {
-		connectFails(t, makeOutput(t, "pulsar://"+b.Addr(), "operation_timeout: 3s\ntopic: t"), "handshake")
+		connectFails(t, makeOutput(t, "pulsar://"+b.Addr(), "operation_timeout: 3s\ntopic: t"), "url: handshake", "pulsar+ssl://")
+	})
+	t.Run("another name", func(t *testing.T) {
+		url := strings.Replace(b.URL(), "127.0.0.1", "localhost", 1)
+		connectFails(t, makeOutput(t, url, "operation_timeout: 3s\ntopic: t\ntls:\n  root_cas_file: "+ca), "url: connecting", "is for another name")
 	})
 }
 
 // certificates makes an authority and a certificate for 127.0.0.1.
 func certificates(t *testing.T) (caFile string, server *tls.Config) {
+	t.Helper()
+	return certificatesUntil(t, time.Now().Add(time.Hour))
+}
+
+func certificatesUntil(t *testing.T, end time.Time) (caFile string, server *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -142,7 +153,7 @@ func certificates(t *testing.T) (caFile string, server *tls.Config) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}

@@ -73,18 +73,6 @@ func (l *clientLog) tell(text string) {
 	l.out.Debugf("Pulsar client: %s%s", strings.TrimSpace(text), b.String())
 }
 
-// connectFailures are the client's log lines of a connection that did not come about, each with what it means. The
-// log is the only place where the client tells the cause: its caller waits for the operation timeout and then gets
-// "connection error". A new version of the client may word them otherwise; a test holds each of them.
-var connectFailures = []struct{ text, meaning string }{
-	{"Failed to connect to broker.", "connecting"},
-	{"Failed to configure TLS", "configuring TLS"},
-	{"Failed to load auth credentials", "loading credentials"},
-	{"Failed to perform initial handshake", "handshake"},
-	{"Failed to establish connection with broker: ", "refused by the broker"},
-	{"rpc client failed to resolve host", "resolving the address"},
-}
-
 // quotaExceeded begins the client's log line of a producer that cannot connect again because of the topic's backlog quota.
 const quotaExceeded = "Producer was blocked by quota exceed exception"
 
@@ -93,6 +81,7 @@ const connectionReady = "Connection is ready"
 // health keeps the cause for which the client cannot connect, nil while it can.
 type health struct {
 	log   *service.Logger
+	conf  *config
 	limit atomic.Int64 // maxMessageSize
 	// quotaExceeded is called with the topic or partition when the client is about to fail what waits for a receipt there.
 	// It must not wait for anything.
@@ -134,15 +123,12 @@ func (h *health) observe(text string, fields log.Fields, now time.Time) {
 		if !strings.HasPrefix(text, f.text) {
 			continue
 		}
-		detail := strings.Trim(strings.TrimPrefix(text, f.text), "'")
-		if err, ok := fields["error"].(error); ok {
-			detail = err.Error()
-		}
+		failure := connectFailure{step: f.step, detail: strings.Trim(strings.TrimPrefix(text, f.text), "'")}
+		failure.err, _ = fields["error"].(error)
 		if addr, ok := fields["remote_addr"]; ok {
-			h.failed(fmt.Errorf("%s (%v): %s", f.meaning, addr, detail), now)
-		} else {
-			h.failed(fmt.Errorf("%s: %s", f.meaning, detail), now)
+			failure.addr = fmt.Sprint(addr)
 		}
+		h.failed(diagnose(h.conf, failure), now)
 		return
 	}
 }

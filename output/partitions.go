@@ -248,7 +248,7 @@ func (p *partition) create(c *call) {
 	p.mu.creation = nil
 	if err != nil {
 		// made is not to be looked at: it is a nil pointer in a non-nil interface.
-		c.err = fmt.Errorf("%s: %w", c.what, err)
+		c.err = fmt.Errorf("%s: %w", c.what, withAdvice(s.conf, err))
 		p.mu.pause = min(max(2*p.mu.pause, s.conf.firstReconnect), s.conf.lastReconnect)
 		p.mu.refusal, p.mu.retryAt = c.err, time.Now().Add(p.mu.pause)
 	} else {

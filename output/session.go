@@ -87,7 +87,7 @@ type session struct {
 // openSession makes a client. It does not connect yet; errors are those of the configuration, such as a key file that
 // cannot be read.
 func openSession(conf *config, log *service.Logger, m *metrics) (*session, error) {
-	h, r := &health{log: log}, &refusals{}
+	h, r := &health{log: log, conf: conf}, &refusals{}
 	provider, err := conf.auth.provider()
 	if err != nil {
 		return nil, err

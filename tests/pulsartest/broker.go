@@ -43,7 +43,7 @@ func MaxMessageSize(n int) Option { return func(s *settings) { s.maxMessageSize 
 // ReceiptDelay confirms each SEND this much later, as a bookie's disk would. Throughput is not bounded by it.
 func ReceiptDelay(d time.Duration) Option { return func(s *settings) { s.receiptDelay = d } }
 
-// RequireToken refuses connections that do not present this token.
+// RequireToken refuses connections that do not present this token. ChangeToken changes it.
 func RequireToken(token string) Option { return func(s *settings) { s.token = token } }
 
 // TLS serves TLS with these certificates; URL is then a pulsar+ssl address.
@@ -71,6 +71,7 @@ type Broker struct {
 	settings settings
 	address  string
 	readRate atomic.Int64 // bytes a second, 0: unlimited
+	token    atomic.Pointer[string]
 	tasks    sync.WaitGroup
 
 	lookupGate, receiptGate *gate // guarded by mu
@@ -97,6 +98,7 @@ func NewBroker(options ...Option) *Broker {
 	for _, option := range options {
 		option(&b.settings)
 	}
+	b.token.Store(&b.settings.token)
 	b.mu.connections = map[*connection]struct{}{}
 	b.mu.topics = map[string]*topic{}
 	b.mu.sendPlan, b.mu.producerPlan, b.mu.lookupPlan = plan{}, plan{}, plan{}
@@ -167,6 +169,21 @@ func (b *Broker) DropConnections() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.dropConnections()
+}
+
+// ChangeToken makes another token the one that is required, "" for none. Connections that there are stay, as with a token
+// that has expired at the real broker, until they are challenged.
+func (b *Broker) ChangeToken(token string) { b.token.Store(&token) }
+
+// Challenge asks all connected clients for their token as it is now, as the real broker does every minute. A client that
+// answers with another than the required one is disconnected. It returns how many were asked.
+func (b *Broker) Challenge() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.mu.connections {
+		c.out.send(challengeFrame())
+	}
+	return len(b.mu.connections)
 }
 
 // Connections is the number of connections.

@@ -28,6 +28,8 @@ const (
 	cmdPartitionedMetadataResp   commandType = 22
 	cmdLookup                    commandType = 23
 	cmdLookupResponse            commandType = 24
+	cmdAuthChallenge             commandType = 36
+	cmdAuthResponse              commandType = 37
 	cmdGetOrCreateSchema         commandType = 39
 	cmdGetOrCreateSchemaResponse commandType = 40
 )
@@ -39,7 +41,7 @@ type command struct {
 	producerID uint64
 	topic      string
 
-	// CONNECT
+	// CONNECT and AUTH_RESPONSE
 	authMethod      string
 	authData        []byte
 	protocolVersion int32
@@ -84,6 +86,10 @@ func decodeCommand(b []byte) (command, error) {
 		switch c.kind {
 		case cmdConnect:
 			c.connectField(&r)
+		case cmdAuthResponse:
+			if r.number == 2 {
+				c.authResponse(&r)
+			}
 		case cmdPartitionedMetadata, cmdLookup:
 			switch r.number {
 			case 1:
@@ -126,6 +132,22 @@ func (c *command) connectField(r *fieldReader) {
 		c.protocolVersion = int32(r.uint())
 	case 5:
 		c.authMethod = string(r.bytes())
+	}
+}
+
+// authResponse reads the AuthData of an AUTH_RESPONSE.
+func (c *command) authResponse(outer *fieldReader) {
+	r := fieldReader{rest: outer.bytes()}
+	for r.next() {
+		switch r.number {
+		case 1:
+			c.authMethod = string(r.bytes())
+		case 2:
+			c.authData = r.bytes()
+		}
+	}
+	if r.err != nil {
+		outer.err = r.err
 	}
 }
 
@@ -274,6 +296,12 @@ func sendErrorFrame(producerID, sequenceID uint64, code ServerError, text string
 func closeProducerFrame(producerID uint64) []byte {
 	// A request id of -1 tells the client that nobody waits for an answer.
 	return frame(cmdCloseProducer, message{}.uint(1, producerID).int(2, -1))
+}
+
+// challengeFrame asks a client that is connected for its credentials as they are now.
+func challengeFrame() []byte {
+	data := message{}.string(1, "token").bytes(2, []byte("refresh"))
+	return frame(cmdAuthChallenge, message{}.string(1, "Pulsar Server pulsartest").bytes(2, data))
 }
 
 func schemaFrame(requestID uint64, version []byte) []byte {

@@ -91,6 +91,8 @@ func (c *connection) handle(cmd *command, rest []byte) bool {
 	case cmdPing:
 		c.out.send(frame(cmdPong, nil))
 	case cmdPong:
+	case cmdAuthResponse:
+		return c.authenticate(cmd)
 	case cmdPartitionedMetadata:
 		c.lookup(cmd, c.partitions, partitionsErrorFrame)
 	case cmdLookup:
@@ -113,16 +115,23 @@ func (c *connection) handle(cmd *command, rest []byte) bool {
 }
 
 func (c *connection) connect(cmd *command) bool {
-	if want := c.broker.settings.token; want != "" {
-		if cmd.authMethod != "token" || subtle.ConstantTimeCompare(cmd.authData, []byte(want)) != 1 {
-			// The broker answers no particular request here: its id is -1.
-			c.out.send(errorFrame(^uint64(0), AuthenticationError, "Failed to authenticate"))
-			return false
-		}
+	if !c.authenticate(cmd) {
+		return false
 	}
 	c.connected = true
 	c.out.send(connectedFrame(cmd.protocolVersion, c.broker.settings.maxMessageSize))
 	return true
+}
+
+// authenticate reports whether the client has shown the token that is required; otherwise it is told.
+func (c *connection) authenticate(cmd *command) bool {
+	want := *c.broker.token.Load()
+	if want == "" || cmd.authMethod == "token" && subtle.ConstantTimeCompare(cmd.authData, []byte(want)) == 1 {
+		return true
+	}
+	// The broker answers no particular request here: its id is -1.
+	c.out.send(errorFrame(^uint64(0), AuthenticationError, "Failed to authenticate"))
+	return false
 }
 
 // lookup answers a partition query or a lookup, with the faults and the gate that both share.
