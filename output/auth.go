@@ -6,10 +6,12 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/apache/pulsar-client-go/oauth2"
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/apache/pulsar-client-go/pulsar/auth"
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
@@ -35,7 +37,9 @@ type oauth2Config struct {
 
 const (
 	bothTokensRule = `token and file are both set, set one of them`
-	noTokenRule    = `must not be empty when auth.token.enabled is true, or else auth.token.file must name a file with the token`
+	// The file must be there where the config is linted too: that is where it runs, nearly always.
+	missingFileRule = `there is no file %s that can be read`
+	noTokenRule     = `must not be empty when auth.token.enabled is true, or else auth.token.file must name a file with the token`
 )
 
 func authField() *service.ConfigField {
@@ -52,6 +56,7 @@ func authField() *service.ConfigField {
   !this.enabled.or(false) => [],
   this.issuer_url.or("").re_match("^https?://.+") == false => [ "auth.oauth2.issuer_url: must be the https:// URL of the authorization server when auth.oauth2.enabled is true" ],
   this.private_key_file.or("") == "" => [ "auth.oauth2.private_key_file: must name the file with the client's credentials when auth.oauth2.enabled is true" ],
+  !`+lintFileFunction+`(this.private_key_file) => [ "auth.oauth2.private_key_file: `+missingFileRule+`".format(this.private_key_file) ],
   _ => [],
 }`),
 		service.NewObjectField("token",
@@ -64,6 +69,7 @@ func authField() *service.ConfigField {
   this.token.or("") != "" && this.file.or("") != "" => [ "auth.token: `+bothTokensRule+`" ],
   !this.enabled.or(false) => [],
   this.token.or("") == "" && this.file.or("") == "" => [ "auth.token.token: `+noTokenRule+`" ],
+  this.file.or("") != "" && !`+lintFileFunction+`(this.file) => [ "auth.token.file: `+missingFileRule+`".format(this.file) ],
   _ => [],
 }`),
 	).
@@ -91,6 +97,48 @@ func (c authConfig) validate() error {
 	}
 	if c.oauth2.privateKeyFile == "" {
 		return errors.New("auth.oauth2.private_key_file: must name the file with the client's credentials when auth.oauth2.enabled is true")
+	}
+	return nil
+}
+
+// lintFileFunction is a Bloblang function that tells whether a file can be read, for the lint rules: Bloblang's own has an
+// effect on the outside in its class, which lint rules may not use.
+const lintFileFunction = "pulsar_file_can_be_read"
+
+// registerLintFunction must be called before the spec is made, which compiles the lint rules.
+var registerLintFunction = sync.OnceValue(func() error {
+	spec := bloblang.NewPluginSpec().
+		Category("Deprecated").
+		Description("Whether a file can be read. It serves the linter of the pulsar output and is of no use in mappings.").
+		Param(bloblang.NewStringParam("path"))
+	return bloblang.RegisterFunctionV2(lintFileFunction, spec, func(args *bloblang.ParsedParams) (bloblang.Function, error) {
+		path, err := args.GetString("path")
+		if err != nil {
+			return nil, err
+		}
+		return func() (any, error) { return checkFile(path) == nil, nil }, nil
+	})
+})
+
+func checkFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// checkFiles tells of files that are named and can't be read.
+func (c authConfig) checkFiles() error {
+	if c.token.enabled && c.token.file != "" {
+		if err := checkFile(c.token.file); err != nil {
+			return fmt.Errorf("auth.token.file: %w", err)
+		}
+	}
+	if c.oauth2.enabled {
+		if err := checkFile(c.oauth2.privateKeyFile); err != nil {
+			return fmt.Errorf("auth.oauth2.private_key_file: %w", err)
+		}
 	}
 	return nil
 }

@@ -77,6 +77,26 @@ func TestBadConfigsNameTheirField(t *testing.T) {
 		"send timeout":              {yaml: good + "send_timeout: -5s", field: "send_timeout"},
 		"connection timeout":        {yaml: good + "connection_timeout: soon", field: "connection_timeout"},
 		"operation timeout":         {yaml: good + "operation_timeout: 0s", field: "operation_timeout"},
+		"token and file":            {yaml: good + "auth:\n  token:\n    enabled: true\n    token: x\n    file: /t", field: "auth.token"},
+		"missing token file":        {yaml: good + "auth:\n  token:\n    enabled: true\n    file: /no/such/token", field: "auth.token.file"},
+		"missing key file":          {yaml: good + "auth:\n  oauth2:\n    enabled: true\n    issuer_url: https://issuer\n    private_key_file: /no/such/key", field: "auth.oauth2.private_key_file"},
+		"compression level":         {yaml: good + "compression: zstd\ncompression_level: best", field: "compression_level"},
+		"level without levels":      {yaml: good + "compression_level: better", field: "compression_level"},
+		"chunking":                  {yaml: good + "chunking: maybe", field: "chunking"},
+		"dead letters to nowhere":   {yaml: good + "dead_letter_topic: a/b", field: "dead_letter_topic"},
+		"dead letters to itself":    {yaml: good + "dead_letter_topic: orders", field: "dead_letter_topic"},
+		"interpolated dead letters": {yaml: good + "dead_letter_topic: dead-${! @x }", field: "dead_letter_topic"},
+		"producer name":             {yaml: good + "producer_name: my producer", field: "producer_name"},
+		"no pending messages":       {yaml: good + "max_pending_messages: 0", field: "max_pending_messages"},
+		"many pending messages":     {yaml: good + "max_pending_messages: 100000000", field: "max_pending_messages"},
+		"no pending bytes":          {yaml: good + "max_pending_bytes: 0", field: "max_pending_bytes"},
+		"backoff of nothing":        {yaml: good + "reconnect_backoff:\n  initial_interval: 0s", field: "initial_interval"},
+		"backoff as a number":       {yaml: good + "reconnect_backoff:\n  max_interval: 5", field: "max_interval"},
+		"backoff that shrinks":      {yaml: good + "reconnect_backoff:\n  initial_interval: 10s", field: "reconnect_backoff", only: "parse"},
+		"key with dots":             {yaml: good + "key: '${! @kinesis.partition.key }'", field: "key"},
+		"ordering key with dots":    {yaml: good + "ordering_key: 'x-${! @kinesis.partition.key.or(\"\") }'", field: "ordering_key"},
+		"topic with dots":           {yaml: "url: pulsar://localhost:6650\ntopic: 'orders-${! @kinesis.shard.id }'", field: "topic"},
+		"event time with dots":      {yaml: good + "event_time: '${! @kinesis.arrival.timestamp }'", field: "event_time"},
 		"tls without TLS":           {yaml: good + "tls:\n  root_cas_file: /ca.pem", field: "tls", only: "lint"},
 		"missing CA file":           {yaml: "url: pulsar+ssl://localhost:6651\ntopic: orders\ntls:\n  root_cas_file: /no/such/ca.pem", field: "tls", only: "parse"},
 		"unknown field":             {yaml: good + "serviceUrl: x", field: "serviceUrl", only: "lint"},
@@ -106,6 +126,10 @@ func TestBadConfigsNameTheirField(t *testing.T) {
 }
 
 func TestGoodConfigsLintClean(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, yaml := range map[string]string{
 		"minimal":         "url: pulsar://localhost:6650\ntopic: orders",
 		"several hosts":   "url: pulsar://a:6650,b:6650\ntopic: public/default/orders",
@@ -118,6 +142,8 @@ func TestGoodConfigsLintClean(t *testing.T) {
 		"constant time":   "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '2026-01-31T12:00:00.5+01:00'",
 		"constant millis": "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '1700000000123'",
 		"no properties":   "url: pulsar://localhost:6650\ntopic: orders\nproperties:\n  include_prefixes: []",
+		"token in a file": "url: pulsar+ssl://localhost:6651\ntopic: orders\nauth:\n  token:\n    enabled: true\n    file: " + token,
+		"dotted metadata": "url: pulsar://localhost:6650\ntopic: 'orders-${! @\"kinesis.shard.id\" }'\nkey: '${! @\"kinesis.partition.key\" }'\nordering_key: '${! metadata(\"kinesis.partition.key\") }'",
 		"upper case enum": "url: pulsar://localhost:6650\ntopic: orders\ncompression: LZ4\nhashing_scheme: Murmur3_32",
 		"every field": `
 url: pulsar://localhost:6650
@@ -130,7 +156,16 @@ properties:
   include_patterns: ["^y"]
 max_in_flight: 1
 compression: zstd
+compression_level: better
 hashing_scheme: java_string
+chunking: "off"
+dead_letter_topic: refused
+producer_name: me
+max_pending_messages: 1
+max_pending_bytes: 1
+reconnect_backoff:
+  initial_interval: 1s
+  max_interval: 1s
 producer_batching:
   enabled: false
   max_publish_delay: 1ms
@@ -193,6 +228,12 @@ func TestDefaults(t *testing.T) {
 	}
 	if c.batching != (batchingConfig{true, 10 * time.Millisecond, 1000, 131072}) {
 		t.Errorf("batching %+v", c.batching)
+	}
+	if !c.chunking || c.deadLetterTopic != "" || c.producerName != "" || c.compressionLevel != pulsar.Default {
+		t.Errorf("%+v", c)
+	}
+	if c.maxPending != 8192 || c.maxPendingBytes != 4<<20 || c.firstReconnect != 100*time.Millisecond || c.lastReconnect != 5*time.Second {
+		t.Errorf("%+v", c)
 	}
 	if c.sendTimeout >= 0 {
 		t.Errorf("send timeout %v: 0 is 30 s to the client", c.sendTimeout)

@@ -300,5 +300,8 @@ func (c *config) validate() error {
 	if err := c.checkExact(); err != nil {
 		return err
 	}
-	return c.auth.validate()
+	if err := c.auth.validate(); err != nil {
+		return err
+	}
+	return c.auth.checkFiles()
 }
