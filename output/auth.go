@@ -49,7 +49,7 @@ func authField() *service.ConfigField {
 			service.NewStringField("audience").Description("The audience that the token is for. Some servers need none.").Default(""),
 			service.NewStringField("issuer_url").Description("The URL of the authorization server.").Default(""),
 			service.NewStringField("scope").Description("The scopes to ask for, separated by spaces. By default none.").Default(""),
-			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON.").Default(""),
+			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON; a `file://` or `data:` URL will do too.").Default(""),
 		).
 			Description("Parameters for OAuth 2.0 authentication.").
 			LintRule(`root = match {
@@ -120,8 +120,12 @@ var registerLintFunction = sync.OnceValue(func() error {
 	})
 })
 
+// checkFile tells why a file cannot be read. As the client does, it takes file:// URLs, and data: URLs, which are no files.
 func checkFile(path string) error {
-	f, err := os.Open(path)
+	if strings.HasPrefix(path, "data:") {
+		return nil
+	}
+	f, err := os.Open(strings.TrimPrefix(path, "file://"))
 	if err != nil {
 		return err
 	}

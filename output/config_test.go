@@ -142,6 +142,7 @@ func TestGoodConfigsLintClean(t *testing.T) {
 		"constant time":   "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '2026-01-31T12:00:00.5+01:00'",
 		"constant millis": "url: pulsar://localhost:6650\ntopic: orders\nevent_time: '1700000000123'",
 		"no properties":   "url: pulsar://localhost:6650\ntopic: orders\nproperties:\n  include_prefixes: []",
+		"key in a file":   "url: pulsar+ssl://localhost:6651\ntopic: orders\nauth:\n  oauth2:\n    enabled: true\n    issuer_url: https://issuer\n    private_key_file: file://" + token,
 		"token in a file": "url: pulsar+ssl://localhost:6651\ntopic: orders\nauth:\n  token:\n    enabled: true\n    file: " + token,
 		"dotted metadata": "url: pulsar://localhost:6650\ntopic: 'orders-${! @\"kinesis.shard.id\" }'\nkey: '${! @\"kinesis.partition.key\" }'\nordering_key: '${! metadata(\"kinesis.partition.key\") }'",
 		"upper case enum": "url: pulsar://localhost:6650\ntopic: orders\ncompression: LZ4\nhashing_scheme: Murmur3_32",
