@@ -240,3 +240,21 @@ func TestCloseReleasesWhatIsNotAskedForAnyMore(t *testing.T) {
 		}
 	})
 }
+
+// A worker that stops before it has seen an ask releases the lease; the asker sees that at its next look, not by a scan.
+func TestTheOwnerStopsBeforeItSeesTheAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, _ := lent(t)
+		b := w.worker("B").wants(shard0).run()
+		w.await("the ask", func() bool { return w.read(shard0).Ask == "B" })
+		if err := a.m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		released := time.Now()
+		w.await("the take", func() bool { return b.held(shard0) != nil })
+		if d := time.Since(released); d > lookPeriod+10*time.Millisecond {
+			t.Errorf("taken %s after the release", d)
+		}
+		b.mustHaveIt("10", a)
+	})
+}

@@ -15,8 +15,8 @@
 //     to life, which would end every scan of a KCL 2.x fleet.
 //   - leaseCounter only grows, and only by writes of the owner or of the one who becomes it.
 //   - checkpointOwner is never set by us.
-//   - A lease is given only when its run is drained, or over: whoever gets it begins behind everything that was handed on.
-//     A run that was drained resumes only when no hand-over of it can arrive any more.
+//   - A lease is given only when its run is drained, so that whoever gets it begins behind everything that was handed on,
+//     or over. A drained run resumes only when no hand-over of it can arrive any more.
 //   - One run of a lease is one acquisition (kp_acq) with one fence. The fence closes a margin before the first moment
 //     at which another worker may take the lease; nothing opens it again.
 //   - I1: a stored checkpoint is replaced by a greater one only, and by a sentinel only if that is SHARD_END.

@@ -103,7 +103,8 @@ func (m *Manager) handleEndOfAsk(key string, e *ending, now time.Duration) {
 	if !e.known {
 		m.askedAt[key] = now
 	}
-	if !errors.Is(e.cause, errDropped) {
+	// What its owner has left is free for the taking at once; anything else is not asked for again so soon.
+	if !errors.Is(e.cause, errDropped) && !(e.known && !isOwned(o.lease)) {
 		o = o.refused(m.cfg.Failover, now)
 	}
 	m.known[key] = o
