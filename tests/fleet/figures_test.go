@@ -226,7 +226,7 @@ func (f *fleet) joined(workers []*worker) (last time.Time) {
 // What DynamoDB is asked for.
 func TestFigureCost(t *testing.T) {
 	figure(t)
-	const measured = 60 * time.Second
+	const measured = 30 * time.Second
 	rows := []string{"workers\tshards\tload\trequests per lease and s\tcapacity units per lease and s\tof these, by operation"}
 	for _, workers := range []int{1, 3, 5} {
 		f := newFleet(t, settings{failover: byDefault, standIn: true})
