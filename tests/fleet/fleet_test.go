@@ -16,6 +16,7 @@ import (
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
@@ -54,6 +55,8 @@ type settings struct {
 	standIn bool
 	// real takes Apache Pulsar.
 	real bool
+	// once turns de-duplication on, in the output and in the stand-in of a broker.
+	once bool
 	// idle is the pause between two reads of a shard; 0: 200 ms.
 	idle time.Duration
 }
@@ -69,7 +72,11 @@ func newFleet(t testing.TB, s settings) *fleet {
 	if s.real {
 		f.topic = newRealTopic(t)
 	} else {
-		f.topic = newStandInTopic(t)
+		var options []pulsartest.Option
+		if s.once {
+			options = append(options, pulsartest.Deduplication())
+		}
+		f.topic = newStandInTopic(t, options...)
 	}
 	if why := stack.Unavailable(); s.standIn || testing.Short() || why != "" {
 		db := dynamotest.NewServer()
@@ -126,10 +133,11 @@ output:
     url: %[3]s
     topic: %[4]s
     properties: { include_prefixes: [ kinesis., %[1]s ] }
+    deduplication: %[5]t
 http: { enabled: false }
 logger: { level: INFO }
 shutdown_timeout: 20s
-`, workerProperty, name, url, topic)
+`, workerProperty, name, url, topic, f.settings.once)
 	w := spawn(f.t, name, yaml)
 	f.workers = append(f.workers, w)
 	return w

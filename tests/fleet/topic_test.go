@@ -43,9 +43,9 @@ type topic interface {
 // standInTopic looks into the stand-in of a broker.
 type standInTopic struct{ broker *pulsartest.Broker }
 
-func newStandInTopic(t testing.TB) standInTopic {
+func newStandInTopic(t testing.TB, options ...pulsartest.Option) standInTopic {
 	t.Helper()
-	broker := pulsartest.NewBroker()
+	broker := pulsartest.NewBroker(options...)
 	t.Cleanup(func() {
 		broker.Close()
 		if problems := broker.Problems(); len(problems) > 0 {
