@@ -62,7 +62,7 @@ func authField() *service.ConfigField {
 		service.NewObjectField("token",
 			service.NewBoolField("enabled").Description("Whether to present the token.").Default(false),
 			service.NewStringField("token").Description("The token, usually a JSON Web Token. Better `${PULSAR_TOKEN}` than the token itself.").Default("").Secret(),
-			service.NewStringField("file").Description("The path of a file that holds the token, instead of `token`. It is read again whenever a connection is made or the broker asks for a new token, so a token that is replaced in the file is taken up without a restart. Surrounding white space is cut off.").Default("").Example("/var/run/secrets/pulsar/token"),
+			service.NewStringField("file").Description("The path of a file that holds the token, instead of `token`. It is read again whenever a connection is made or the broker asks for a new token, so a token that is replaced in the file is taken up without a restart. Surrounding white space is cut off. The file must be there when the configuration is linted.").Default("").Example("/var/run/secrets/pulsar/token"),
 		).
 			Description("Parameters for token authentication.").
 			LintRule(`root = match {
