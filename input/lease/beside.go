@@ -54,14 +54,16 @@ func (p *planner) takeBesideKCL() {
 func (p *planner) steal() {
 	me := p.v.worker
 	next := p.v.stoleAt + theftPeriod(p.v.failover)
-	fewest, most := p.total/len(p.workers), p.target()
+	fewest := p.total / len(p.workers)
 	if len(p.free) > 0 || p.weighed[me] >= fewest || p.room <= 0 {
 		return
 	}
 	tooMany := 0
 	var victims []string
 	for w := range p.kcl {
-		if n := p.weighed[w] - most; n > 0 {
+		// KCL steals from who has more than the formula's share; and from who has just that, if it lacks more than one.
+		// Down to the floor is both, and leaves the victim no poorer than the thief becomes.
+		if n := p.weighed[w] - fewest; n > 0 {
 			tooMany += n
 			victims = append(victims, w)
 		}

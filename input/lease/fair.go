@@ -203,8 +203,8 @@ func sortFor(worker string, keys []string) {
 }
 
 // deal gives each free lease to the worker that suits it best among those below their share. Leases that find nobody
-// are missing in the result. Taking a dealt lease changes nothing for the others, so workers that take at different
-// moments agree nevertheless.
+// are missing in the result. As long as shares stay, taking a dealt lease changes nothing for the others, so workers that
+// take at different moments agree nevertheless.
 func deal(free, workers []string, share, holds map[string]int) map[string]string {
 	type player struct {
 		name        string

@@ -157,8 +157,9 @@ func judgeAsks(known map[string]observation, v view, asked []Lease) (grant, refu
 		l := left[next]
 		left = slices.Delete(left, next, next+1)
 		mine, theirs := r.weighed[v.worker], r.weighed[l.Ask]
-		// With a difference of one the two would only change places.
-		if l.Ended() || isBlocked(l, known) || mine-theirs < 2 || mine-1 < fewest || theirs >= most {
+		// With a difference of one the two would only change places. A newcomer gets no more than its share, since there
+		// may be others whose asks have not been seen yet; who has been here longer knows that some want no more.
+		if l.Ended() || isBlocked(l, known) || mine-theirs < 2 || mine-1 < fewest || theirs >= most && !isSettled(l.Ask, known, v, len(r.workers)) {
 			refuse = append(refuse, l)
 			continue
 		}
@@ -167,4 +168,14 @@ func judgeAsks(known map[string]observation, v view, asked []Lease) (grant, refu
 		r.weighed[l.Ask]++
 	}
 	return grant, refuse
+}
+
+// isSettled tells whether the worker has had a lease for so long that it knows the others.
+func isSettled(worker string, known map[string]observation, v view, workers int) bool {
+	for _, o := range known {
+		if o.lease.Owner == worker && v.now-o.movedAt > 2*scanPeriod(v.failover, workers) {
+			return true
+		}
+	}
+	return false
 }
