@@ -47,6 +47,11 @@ var accidents = []accident{
 		time.AfterFunc(3*time.Second, func() { w.recreate(shard0) })
 		return &dynamotest.Fault{Kind: dynamotest.LateWrite, Delay: 2 * time.Second}
 	}},
+	{"the lease is deleted and made anew, and the write comes when the counter is there again", func(w *model, _ *ours) *dynamotest.Fault {
+		time.AfterFunc(100*time.Millisecond, func() { w.remove(shard0) })
+		time.AfterFunc(200*time.Millisecond, func() { w.recreate(shard0) })
+		return &dynamotest.Fault{Kind: dynamotest.LateWrite, Delay: 3100 * time.Millisecond}
+	}},
 	{"the lease is deleted and made anew just before", func(w *model, _ *ours) *dynamotest.Fault {
 		w.remove(shard0)
 		w.recreate(shard0)
