@@ -31,8 +31,11 @@ type ledger struct {
 	shards    map[string]*shardState
 	ours      map[string]time.Duration // failover times by worker id
 	arrivals  map[arrival]time.Duration
-	completes map[arrival]bool      // hand-overs of KCL 3.x
-	kclTakes  map[arrival]*runState // takes by KCL, by key and counter, with the run that was the owner
+	completes map[arrival]bool         // hand-overs of KCL 3.x
+	kclTakes  map[arrival]*runState    // takes by KCL, by key and counter, with the run that was the owner
+	movedAt   map[string]time.Duration // when a lease's counter moved last
+	moves     int                      // changes of owner
+	thefts    int                      // of ours, from living KCL workers
 	gives     int
 	steals    int
 	stopping  map[string]bool
@@ -69,7 +72,7 @@ type shardState struct {
 func newLedger(t *testing.T, stream *kcltest.Stream, now func() time.Duration) *ledger {
 	return &ledger{
 		t: t, stream: stream, now: now, table: map[string]lease.Lease{}, runs: map[string]*runState{}, shards: map[string]*shardState{},
-		ours: map[string]time.Duration{}, stopping: map[string]bool{}, completes: map[arrival]bool{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
+		ours: map[string]time.Duration{}, movedAt: map[string]time.Duration{}, stopping: map[string]bool{}, completes: map[arrival]bool{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
 	}
 }
 
@@ -276,6 +279,18 @@ func (l *ledger) compare(before, now lease.Lease) {
 
 // follow notes whose lease it is now.
 func (l *ledger) follow(before, now lease.Lease) {
+	if now.Owner != before.Owner {
+		l.moves++
+		if ofOurs(now) && before.Owner != "" && !ofOurs(before) && l.now()-l.movedAt[now.Key] < l.ours[now.Owner] {
+			l.thefts++
+			if before.Checkpoint.Sequence == checkpoint.Latest {
+				l.violated("r5.5: %s is stolen", line(before))
+			}
+		}
+	}
+	if now.Counter != before.Counter {
+		l.movedAt[now.Key] = l.now()
+	}
 	// Who names another as the owner gives; who takes writes himself.
 	byNewOwner := l.isBy(now.Acquisition, now)
 	var old *runState

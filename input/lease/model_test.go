@@ -325,6 +325,28 @@ func (w *model) shares(within time.Duration) {
 	}
 }
 
+// quiets waits until no lease changes hands any more. KCL steals one lease per round until it has its share; who would take it back
+// would start a wave that never ends.
+func (w *model) quiets(within, quiet time.Duration) {
+	w.t.Helper()
+	moves := func() int {
+		w.ledger.mu.Lock()
+		defer w.ledger.mu.Unlock()
+		return w.ledger.moves
+	}
+	began, last, since := w.clock(), moves(), w.clock()
+	for w.clock()-since < quiet {
+		time.Sleep(time.Second)
+		if n := moves(); n != last {
+			last, since = n, w.clock()
+		}
+		if w.clock()-began > within {
+			w.t.Errorf("leases still change hands %s after the trouble", within)
+			return
+		}
+	}
+}
+
 // steal does to a lease what a KCL 2.x worker does that wants it, and never renews it.
 func (w *model) steal(key, thief string) {
 	l, err := lease.Decode(w.db.Item(modelTable, itemKey(key)))
@@ -398,8 +420,8 @@ func TestModel(t *testing.T) {
 type tally struct {
 	mu    sync.Mutex
 	total struct {
-		stories, runs, gives, steals, writes int
-		simulated                            time.Duration
+		stories, runs, gives, steals, thefts, writes int
+		simulated                                    time.Duration
 	}
 }
 
@@ -410,6 +432,7 @@ func (t *tally) add(w *model) {
 	t.total.runs += len(w.ledger.runs)
 	t.total.gives += w.ledger.gives
 	t.total.steals += w.ledger.steals
+	t.total.thefts += w.ledger.thefts
 	t.total.writes += w.db.Counts()["UpdateItem"].Requests
 	t.total.simulated += w.clock()
 }
@@ -523,8 +546,13 @@ func story(t *testing.T, seed uint64) *model {
 	// Those that are left may all have a maximum.
 	w.start("last", same)
 	w.settles(2 * time.Minute)
-	if !kclToo && !limited && r.IntN(3) == 0 {
-		w.shares(time.Minute)
+	switch r.IntN(6) {
+	case 0:
+		if !kclToo && !limited {
+			w.shares(time.Minute)
+		}
+	case 1:
+		w.quiets(2*time.Minute, 30*time.Second)
 	}
 	return w
 }
