@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -69,9 +70,8 @@ var accidents = []accident{
 	}},
 }
 
-// handOver is the story of a lease that A takes, B asks for, and A gives; records come all the time. At one request it meets an
-// accident.
-func handOver(t *testing.T, at int, a *accident, failoverOfB time.Duration) (requests int) {
+// handOver is the story of a lease that A takes, B asks for, and A gives; records come all the time. Some of its requests meet accidents.
+func handOver(t *testing.T, meets map[int]accident, failoverOfB time.Duration) (requests int) {
 	w := newModel(t, 1, 1)
 	defer w.end()
 	w.wants = func(id, key string) bool { return id == "B" }
@@ -80,7 +80,8 @@ func handOver(t *testing.T, at int, a *accident, failoverOfB time.Duration) (req
 		if r.Operation != "UpdateItem" && r.Operation != "GetItem" || w.clock() > 6*time.Second {
 			return nil
 		}
-		if int(n.Add(1))-1 != at || a == nil {
+		a, meets := meets[int(n.Add(1))-1]
+		if !meets {
 			return nil
 		}
 		w.ledger.tell("ACCIDENT to a request of %s: %s: %s", k.id, r.Update, a.name)
@@ -95,7 +96,7 @@ func handOver(t *testing.T, at int, a *accident, failoverOfB time.Duration) (req
 		time.Sleep(500 * time.Millisecond)
 	}
 	w.settles(time.Minute)
-	if a == nil {
+	if len(meets) == 0 {
 		if w.ledger.gives != 1 {
 			t.Errorf("%d hand-overs", w.ledger.gives)
 		}
@@ -115,7 +116,7 @@ func handOver(t *testing.T, at int, a *accident, failoverOfB time.Duration) (req
 func TestEveryAccidentAtEveryStepOfAHandOver(t *testing.T) {
 	for _, failover := range []time.Duration{3 * time.Second, 6 * time.Second} {
 		var requests int
-		synctest.Test(t, func(t *testing.T) { requests = handOver(t, -1, nil, failover) })
+		synctest.Test(t, func(t *testing.T) { requests = handOver(t, nil, failover) })
 		if requests < 10 || t.Failed() {
 			t.Fatalf("%d requests", requests)
 		}
@@ -130,11 +131,38 @@ func TestEveryAccidentAtEveryStepOfAHandOver(t *testing.T) {
 							continue
 						}
 						synctest.Test(t, func(t *testing.T) {
-							handOver(t, at, &a, failover)
+							handOver(t, map[int]accident{at: a}, failover)
 							if t.Failed() {
 								t.Logf("request %d of %d: %s", at, requests, a.name)
 							}
 						})
+					}
+				})
+			}
+		})
+	}
+}
+
+// Two accidents in one story, at random: the second often hits what mends the first.
+func TestTwoAccidentsInAHandOver(t *testing.T) {
+	seed := rand.Uint64()
+	pairs := *modelPairs
+	if testing.Short() {
+		pairs = min(pairs, 50)
+	}
+	processors := runtime.GOMAXPROCS(0)
+	for p := range processors {
+		t.Run(fmt.Sprint(p), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, uint64(p)))
+			for i := p; i < pairs && !t.Failed(); i += processors {
+				a, b := accidents[r.IntN(len(accidents))], accidents[r.IntN(len(accidents))]
+				at, then := r.IntN(20), r.IntN(12)
+				failover := time.Duration(3+r.IntN(3)) * time.Second
+				synctest.Test(t, func(t *testing.T) {
+					handOver(t, map[int]accident{at: a, at + 1 + then: b}, failover)
+					if t.Failed() {
+						t.Logf("failover of the asker %s; request %d: %s; request %d: %s", failover, at, a.name, at+1+then, b.name)
 					}
 				})
 			}

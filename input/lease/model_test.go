@@ -32,6 +32,7 @@ var (
 	modelTime    = flag.Duration("model.time", 30*time.Second, "how long the model may begin new stories; 0 = as long as it takes")
 	// Without, a mutation of the package must be caught by what it does.
 	modelConditions = flag.Bool("model.conditions", true, "hold the text of conditions to the rules")
+	modelPairs      = flag.Int("model.pairs", 200, "number of random pairs of accidents in a hand-over")
 	modelAlways     = flag.Bool("model.trace", false, "print the story of a good run too")
 )
 
@@ -349,7 +350,11 @@ func (w *model) quiets(within, quiet time.Duration) {
 
 // steal does to a lease what a KCL 2.x worker does that wants it, and never renews it.
 func (w *model) steal(key, thief string) {
-	l, err := lease.Decode(w.db.Item(modelTable, itemKey(key)))
+	m := w.db.Item(modelTable, itemKey(key))
+	if m == nil {
+		return
+	}
+	l, err := lease.Decode(m)
 	if err != nil {
 		w.t.Errorf("stealing %s: %v", key, err)
 		return
