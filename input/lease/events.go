@@ -90,7 +90,7 @@ func (m *Manager) noLongerOnItsWay(key string, by way) {
 func (m *Manager) handleEndOfAsk(key string, e *ending, now time.Duration) {
 	o, ok := m.known[key]
 	switch {
-	case e.known && e.found && ok && e.lease.Counter == o.lease.Counter:
+	case e.known && e.found && ok && e.lease.Counter == o.lease.Counter && isSameWrite(e.lease, o.lease):
 		o.lease = e.lease
 	case e.known && e.found:
 		o = observation{lease: e.lease, seenAt: now, askAfter: o.askAfter}

@@ -155,9 +155,10 @@ func (l *ledger) requested(id string, r dynamotest.Request) {
 		if r.Condition == "" {
 			l.violated("r1.1: no condition: %q", r.Update)
 		}
-		acquisition := textOf(r.Values[":is_kp_acq"])
-		if acquisition == "" {
-			acquisition = textOf(r.Values[":new_kp_acq"])
+		// The run that writes: of a take the new one, of all else the one that stands there.
+		acquisition := textOf(r.Values[":new_kp_acq"])
+		if worker(acquisition) != id {
+			acquisition = textOf(r.Values[":is_kp_acq"])
 		}
 		if now := l.table[textOf(r.Key["leaseKey"])]; acquisition == "" && now.Owner == id {
 			acquisition = now.Acquisition

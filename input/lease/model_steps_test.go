@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -94,6 +95,9 @@ func handOver(t *testing.T, meets map[int]accident, failoverOfB time.Duration) (
 		}
 		w.stream.Put(shard0, 2)
 		time.Sleep(500 * time.Millisecond)
+	}
+	if !slices.ContainsFunc(w.all(), func(k *ours) bool { return !k.dead.Load() }) {
+		w.start("C", 3*time.Second)
 	}
 	w.settles(time.Minute)
 	if len(meets) == 0 {

@@ -398,7 +398,7 @@ func TestModel(t *testing.T) {
 	}
 	stories := *modelStories
 	if testing.Short() {
-		stories = min(stories, 200)
+		stories = min(stories, 100)
 	}
 	base, began := rand.Uint64(), time.Now()
 	processors := runtime.GOMAXPROCS(0)

@@ -34,7 +34,7 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 		switch {
 		case !ok:
 			o = observation{lease: l, seenAt: now, movedAt: now}
-		case l.Counter > o.lease.Counter:
+		case l.Counter > o.lease.Counter, l.Counter == o.lease.Counter && !isSameWrite(l, o.lease):
 			o = observation{lease: l, seenAt: now, movedAt: o.lastMove(l, now), askAfter: o.askAfter}
 		case l.Counter == o.lease.Counter:
 			// Attributes that move without the counter (kp_start, a hand-over of KCL 3.x) are taken as they are now.
@@ -49,6 +49,13 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 		next[l.Key] = o
 	}
 	return next
+}
+
+// isSameWrite tells whether two pictures of a lease with one counter show the same write of its owner. They do not when the
+// lease was deleted and made anew between them, and its counter has come as far again: to somebody who looked away meanwhile,
+// the new owner's lease would seem to have stood still since the days of the old.
+func isSameWrite(a, b Lease) bool {
+	return a.Acquisition == b.Acquisition && a.Checkpoint == b.Checkpoint
 }
 
 // corrected is the observation of a lease as a failed condition returned it. That answer is consistent, so it replaces

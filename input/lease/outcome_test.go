@@ -166,9 +166,10 @@ func TestTakeIsConditionalOnAllThatWasSeen(t *testing.T) {
 		seen Lease
 		want string
 	}{
-		{Lease{Key: shard0, Counter: 7}, "attribute_not_exists(#leaseOwner) AND attribute_not_exists(#checkpointOwner)"},
-		{Lease{Key: shard0, Counter: 7, Owner: "K"}, "#leaseOwner = :is_leaseOwner AND attribute_not_exists(#checkpointOwner)"},
-		{Lease{Key: shard0, Counter: 7, Owner: "K", CheckpointOwner: "L"}, "#leaseOwner = :is_leaseOwner AND #checkpointOwner = :is_checkpointOwner"},
+		{Lease{Key: shard0, Counter: 7}, "attribute_not_exists(#leaseOwner) AND attribute_not_exists(#checkpointOwner) AND attribute_not_exists(#kp_acq)"},
+		{Lease{Key: shard0, Counter: 7, Owner: "K"}, "#leaseOwner = :is_leaseOwner AND attribute_not_exists(#checkpointOwner) AND attribute_not_exists(#kp_acq)"},
+		{Lease{Key: shard0, Counter: 7, Owner: "K", CheckpointOwner: "L"}, "#leaseOwner = :is_leaseOwner AND #checkpointOwner = :is_checkpointOwner AND attribute_not_exists(#kp_acq)"},
+		{Lease{Key: shard0, Counter: 7, Owner: "B", Acquisition: "B#1"}, "#leaseOwner = :is_leaseOwner AND attribute_not_exists(#checkpointOwner) AND #kp_acq = :is_kp_acq"},
 	} {
 		in := takeUpdate(c.seen, "A", "A#1", testStream, 9*sec, time.Time{}).input("t")
 		want := "#leaseCounter = :is_leaseCounter AND " + c.want + " AND (attribute_not_exists(#kp_stream) OR #kp_stream = :new_kp_stream)"

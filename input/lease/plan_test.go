@@ -29,6 +29,14 @@ func TestObserve(t *testing.T) {
 	if o := observe(before, []Lease{l(0, "")}, 20*sec)[shard0]; o.lease.Counter != 5 || o.seenAt != 10*sec {
 		t.Errorf("a lower counter is ignored: %+v", o)
 	}
+	// Three scans saw the counters 5, 0 and 5 again: between the first and the last the lease was deleted and made anew.
+	anew := observe(observe(before, []Lease{l(0, "")}, 12*sec), []Lease{{Key: shard0, Counter: 5, Owner: "W", Acquisition: "W#2"}}, 20*sec)
+	if o := anew[shard0]; o.seenAt != 20*sec || o.confirmed || o.lease.Acquisition != "W#2" {
+		t.Errorf("the same counter of another run starts the clock anew: %+v", o)
+	}
+	if o := observe(before, []Lease{{Key: shard0, Counter: 5, Owner: "W", Checkpoint: at("7")}}, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
+		t.Errorf("the same counter with another checkpoint starts the clock anew: %+v", o)
+	}
 	if o := observe(nil, []Lease{l(3, "W")}, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
 		t.Errorf("first sight: %+v", o)
 	}

@@ -419,3 +419,17 @@ func TestLeasesThatNobodyMayTakeAreTold(t *testing.T) {
 		}
 	})
 }
+
+// A lease was deleted and made anew, and its counter has come as far as it was when this worker last looked. Its owner lives, and is not
+// robbed.
+func TestALeaseMadeAnewIsNotTheOneThatWasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		seen := Lease{Key: shard0, Owner: "B", Acquisition: "B#1", Counter: 2, Checkpoint: at("5")}
+		w.put(Lease{Key: shard0, Owner: "B", Acquisition: "B#2", Counter: 2, Checkpoint: at("5")}, nil)
+		a, err := w.table.send(t.Context(), takeUpdate(seen, "A", "A#1", testStream, 9*sec, time.Time{}))
+		if err != nil || !a.failed || w.read(shard0).Owner != "B" {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}

@@ -387,7 +387,7 @@ func isWithdrawal(r dynamotest.Request) bool {
 
 // isOwners tells a write of the lease's owner, who has to name his run.
 func isOwners(r dynamotest.Request) bool {
-	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, "#"+attrAcquisition+" = ") && !isAsk(r)
+	return r.Operation == "UpdateItem" && strings.Contains(r.Condition, "#"+attrAcquisition+" = ") && !isAsk(r) && !isTake(r)
 }
 
 // times notes when requests are sent, without touching them.

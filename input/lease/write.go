@@ -231,6 +231,8 @@ func takeUpdate(seen Lease, worker, acquisition, stream string, failover time.Du
 	u.ifEqual(attrCounter, number(seen.Counter))
 	u.ifAsSeen(attrOwner, seen.Owner)
 	u.ifAsSeen(attrCheckpointOwner, seen.CheckpointOwner)
+	// The counter of a lease that was deleted and made anew may be the same again; its run is another.
+	u.ifAsSeen(attrAcquisition, seen.Acquisition)
 	u.conditions = append(u.conditions,
 		"(attribute_not_exists("+u.name(attrStream)+") OR "+u.name(attrStream)+" = :new_"+attrStream+")")
 	u.set(attrOwner, text(worker))
