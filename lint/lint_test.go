@@ -231,3 +231,24 @@ func FuzzAnyTextIsSurvived(f *testing.F) {
 		}
 	})
 }
+
+func TestFilesThatAreThereOrNotReadAreNoFinding(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for auth, findings := range map[string]int{
+		"token: { enabled: true, file: '" + file + "' }":                                              0,
+		"token: { enabled: false, file: /no/such/token }":                                             0,
+		"token: { enabled: true, file: /no/such/token }":                                              1,
+		"oauth2: { enabled: true, issuer_url: 'https://x', private_key_file: 'file://" + file + "' }": 0,
+		"oauth2: { enabled: true, issuer_url: 'https://x', private_key_file: 'data:,{}' }":            0,
+		"oauth2: { enabled: true, issuer_url: 'https://x', private_key_file: /no/such/key }":          1,
+	} {
+		found := check(t, "input: { kinesis_pulsar: { awsKinesisStreamName: s, awsRegion: us-east-1, applicationName: a } }\n"+
+			"output: { pulsar: { url: 'pulsar+ssl://localhost:6651', topic: t, auth: { "+auth+" } } }\n")
+		if len(found) != findings || findings == 1 && !strings.Contains(found[0].String(), "output.pulsar.auth.") {
+			t.Errorf("%s: %v", auth, found)
+		}
+	}
+}

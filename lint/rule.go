@@ -61,7 +61,7 @@ type report func(n *yaml.Node, path, format string, args ...any)
 // Rules are all rules, in the order of the page that documents them.
 func Rules() []Rule { return slices.Clone(rules) }
 
-var rules = slices.Concat(orderRules, deduplicationRules, coordinationRules, paceRules, valueRules)
+var rules = slices.Concat(orderRules, deduplicationRules, coordinationRules, paceRules, valueRules, fileRules)
 
 // Check looks for everything that a config should not have. Rules that the config allows (see [Field]) find nothing.
 func Check(c *Config) (found []Finding) {

@@ -6,12 +6,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/apache/pulsar-client-go/oauth2"
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/apache/pulsar-client-go/pulsar/auth"
-	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
@@ -37,9 +35,7 @@ type oauth2Config struct {
 
 const (
 	bothTokensRule = `token and file are both set, set one of them`
-	// The file must be there where the config is linted too: that is where it runs, nearly always.
-	missingFileRule = `there is no file %s that can be read`
-	noTokenRule     = `must not be empty when auth.token.enabled is true, or else auth.token.file must name a file with the token`
+	noTokenRule    = `must not be empty when auth.token.enabled is true, or else auth.token.file must name a file with the token`
 )
 
 func authField() *service.ConfigField {
@@ -56,20 +52,18 @@ func authField() *service.ConfigField {
   !this.enabled.or(false) => [],
   this.issuer_url.or("").re_match("^https?://.+") == false => [ "auth.oauth2.issuer_url: must be the https:// URL of the authorization server when auth.oauth2.enabled is true" ],
   this.private_key_file.or("") == "" => [ "auth.oauth2.private_key_file: must name the file with the client's credentials when auth.oauth2.enabled is true" ],
-  !`+lintFileFunction+`(this.private_key_file) => [ "auth.oauth2.private_key_file: `+missingFileRule+`".format(this.private_key_file) ],
   _ => [],
 }`),
 		service.NewObjectField("token",
 			service.NewBoolField("enabled").Description("Whether to present the token.").Default(false),
 			service.NewStringField("token").Description("The token, usually a JSON Web Token. Better `${PULSAR_TOKEN}` than the token itself.").Default("").Secret(),
-			service.NewStringField("file").Description("The path of a file that holds the token, instead of `token`. It is read again whenever a connection is made or the broker asks for a new token, so a token that is replaced in the file is taken up without a restart. Surrounding white space is cut off. The file must be there when the configuration is linted.").Default("").Example("/var/run/secrets/pulsar/token"),
+			service.NewStringField("file").Description("The path of a file that holds the token, instead of `token`. It is read again whenever a connection is made or the broker asks for a new token, so a token that is replaced in the file is taken up without a restart. Surrounding white space is cut off.").Default("").Example("/var/run/secrets/pulsar/token"),
 		).
 			Description("Parameters for token authentication.").
 			LintRule(`root = match {
   this.token.or("") != "" && this.file.or("") != "" => [ "auth.token: `+bothTokensRule+`" ],
   !this.enabled.or(false) => [],
   this.token.or("") == "" && this.file.or("") == "" => [ "auth.token.token: `+noTokenRule+`" ],
-  this.file.or("") != "" && !`+lintFileFunction+`(this.file) => [ "auth.token.file: `+missingFileRule+`".format(this.file) ],
   _ => [],
 }`),
 	).
@@ -100,25 +94,6 @@ func (c authConfig) validate() error {
 	}
 	return nil
 }
-
-// lintFileFunction is a Bloblang function that tells whether a file can be read, for the lint rules: Bloblang's own has an
-// effect on the outside in its class, which lint rules may not use.
-const lintFileFunction = "pulsar_file_can_be_read"
-
-// registerLintFunction must be called before the spec is made, which compiles the lint rules.
-var registerLintFunction = sync.OnceValue(func() error {
-	spec := bloblang.NewPluginSpec().
-		Category("Deprecated").
-		Description("Whether a file can be read. It serves the linter of the pulsar output and is of no use in mappings.").
-		Param(bloblang.NewStringParam("path"))
-	return bloblang.RegisterFunctionV2(lintFileFunction, spec, func(args *bloblang.ParsedParams) (bloblang.Function, error) {
-		path, err := args.GetString("path")
-		if err != nil {
-			return nil, err
-		}
-		return func() (any, error) { return checkFile(path) == nil, nil }, nil
-	})
-})
 
 // checkFile tells why a file cannot be read. As the client does, it takes file:// URLs, and data: URLs, which are no files.
 func checkFile(path string) error {

@@ -88,9 +88,6 @@ root = [
 
 // Spec describes the output's configuration.
 func Spec() *service.ConfigSpec {
-	if err := registerLintFunction(); err != nil {
-		panic(err) // another package has taken the name
-	}
 	return service.NewConfigSpec().
 		Stable().
 		Categories("Services").
