@@ -208,16 +208,23 @@ type message struct {
 	key, payload, sequence string
 }
 
-// read returns what the topic holds, partition after partition, as a superuser's consumer gets it.
-func (w *world) read() []message {
+// client is a superuser's.
+func (w *world) client() pulsar.Client {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
 	client, err := pulsar.NewClient(pulsar.ClientOptions{
 		URL: w.broker.ServiceURL(), Logger: pulsarlog.DefaultNopLogger(), MetricsRegisterer: prometheus.NewRegistry(),
 		Authentication: pulsar.NewAuthenticationToken(w.broker.Security().AdminToken),
 	})
 	must(w.t, err)
+	return client
+}
+
+// read returns what the topic holds, partition after partition, as a superuser's consumer gets it.
+func (w *world) read() []message {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	client := w.client()
 	defer client.Close()
 	names := []string{w.topic}
 	if w.partitions > 0 {
