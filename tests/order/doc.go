@@ -12,5 +12,5 @@
 //     configuration names.
 //   - Per key the last copies lie in the order of the stream.
 //   - Where nothing fails there is one copy of each, so that the first copies are in order, too.
-//   - It ends: nothing may stand still for two minutes, and the checkpoints reach the last record.
+//   - It ends: nothing may stand still for three minutes, and the checkpoints reach the last record.
 package order

@@ -60,8 +60,9 @@ const (
 	topic      = "orders"
 	table      = "orders-app"
 
-	// standstill is how long nothing may arrive and no checkpoint move.
-	standstill = 2 * time.Minute
+	// standstill is how long nothing may arrive and no checkpoint move. Benthos' fan_out and switch themselves wait for up to
+	// a minute and a half between two tries of a batch that has failed often.
+	standstill = 3 * time.Minute
 )
 
 // filtered says which records a processor drops. The last of a shard is never among them.
@@ -136,6 +137,7 @@ func (s story) tell(t *testing.T) {
 	}
 
 	logs := &counting{}
+	t.Cleanup(func() { logs.show(t) })
 	stream := s.build(t, environment(r), logs, k, d, b)
 	began := time.Now()
 	ended := make(chan error, 1)
@@ -260,6 +262,8 @@ func trouble(ctx context.Context, b *pulsartest.Broker) {
 			b.ClearFaults()
 			return
 		}
+		// What the last trouble has left must not pile up: a dozen refusals in a row have Benthos wait for minutes.
+		b.ClearFaults()
 		partition := fmt.Sprintf("%s-partition-%d", topic, rand.IntN(partitions))
 		refuse := func() {
 			b.RefuseProducers(topic, 1+rand.IntN(2*partitions), pulsartest.ProducerBlockedQuotaExceededException, "the backlog is full")
@@ -282,22 +286,35 @@ func trouble(ctx context.Context, b *pulsartest.Broker) {
 	}
 }
 
-// counting is a log that counts replays and keeps nothing else.
+// counting is a log that counts replays and keeps the last lines, for a story that fails.
 type counting struct {
-	mu sync.Mutex
-	n  int // guarded by mu
+	mu   sync.Mutex
+	n    int      // guarded by mu
+	last []string // guarded by mu
 }
 
 func (c *counting) Enabled(context.Context, slog.Level) bool { return true }
 func (c *counting) WithAttrs([]slog.Attr) slog.Handler       { return c }
 func (c *counting) WithGroup(string) slog.Handler            { return c }
 func (c *counting) Handle(_ context.Context, r slog.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if strings.Contains(r.Message, "are handed out again") {
-		c.mu.Lock()
 		c.n++
-		c.mu.Unlock()
+	}
+	if c.last = append(c.last, r.Time.Format("15:04:05.000 ")+r.Message); len(c.last) > 1000 {
+		c.last = append(c.last[:0:0], c.last[500:]...)
 	}
 	return nil
+}
+
+// show writes the last lines to the log of a test that failed.
+func (c *counting) show(t *testing.T) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.Failed() {
+		t.Logf("the last lines of the log:\n%s", strings.Join(c.last, "\n"))
+	}
 }
 
 func (c *counting) replays() int {
