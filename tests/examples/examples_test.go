@@ -138,7 +138,11 @@ func TestEveryExampleRuns(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			k, d, b := kinesistest.NewServer(), dynamotest.NewServer(), pulsartest.NewBroker(pulsartest.MaxMessageSize(50_000))
+			options := []pulsartest.Option{pulsartest.MaxMessageSize(50_000)}
+			if name == "exactly-once.yaml" {
+				options = append(options, pulsartest.Deduplication())
+			}
+			k, d, b := kinesistest.NewServer(), dynamotest.NewServer(), pulsartest.NewBroker(options...)
 			t.Cleanup(func() { k.Close(); d.Close(); b.Close() })
 			e := parse(t, config)
 			sources := e.redirect(k.URL(), d.URL(), b.URL())
