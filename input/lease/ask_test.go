@@ -47,7 +47,7 @@ func TestWithoutThePermissionToLookScansDo(t *testing.T) {
 func TestLooksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		const n = 80
+		const n = 60
 		var keys []string
 		for i := range n {
 			keys = append(keys, fmt.Sprintf("shardId-%012d", i))
@@ -55,10 +55,10 @@ func TestLooksAreBounded(t *testing.T) {
 		}
 		a := w.worker("A").grants().run()
 		a.onDrain(func(*Held) {})
-		time.Sleep(20 * sec)
+		time.Sleep(5 * sec)
 		looks := w.times(isLook)
 		w.worker("B").wants(keys...).run()
-		time.Sleep(5 * sec)
+		time.Sleep(4 * sec)
 		perSecond := map[int]int{}
 		for _, at := range looks() {
 			perSecond[int(at/sec)]++
@@ -68,8 +68,8 @@ func TestLooksAreBounded(t *testing.T) {
 				t.Errorf("%d looks in second %d", looked, second)
 			}
 		}
-		if len(looks()) < 500 {
-			t.Errorf("%d looks in 5 s at %d leases", len(looks()), n)
+		if len(looks()) < 400 {
+			t.Errorf("%d looks in 4 s at %d leases", len(looks()), n)
 		}
 	})
 }
