@@ -108,6 +108,22 @@ func TestAHandOverOfKCL3ThatIsTakenBack(t *testing.T) {
 	})
 }
 
+// r2.3 with r8.4: that a hand-over has begun is told by a renewal which fails. It shows that the lease is ours, but renews
+// nothing: the fence stays where it was.
+func TestTheNewsOfAHandOverIsNoRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, h := lent(t)
+		a.onDrain(func(*Held) {})
+		w.kclHandsOver(shard0, "K")
+		deadline := h.Fence().Deadline()
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.LoseRequest, When: isKeep, Skip: 1, Count: -1})
+		<-h.Lost()
+		if now := time.Since(w.start); now != deadline {
+			t.Errorf("the fence closed at %s, want %s", now, deadline)
+		}
+	})
+}
+
 // r8.4 with a stop, with an ask of ours that stands, and with a fence that closes.
 func TestAHandOverOfKCL3MeetsOthers(t *testing.T) {
 	t.Run("a stop completes it", func(t *testing.T) {

@@ -178,3 +178,18 @@ func TestTakeIsConditionalOnAllThatWasSeen(t *testing.T) {
 		}
 	}
 }
+
+// r4.1: the counter serves as the clock of an ask, and is left alone by it.
+func TestAnAskIsConditionalOnAllThatWasSeen(t *testing.T) {
+	in := askUpdate(Lease{Key: shard0, Counter: 20, Owner: "A", Acquisition: "A#1", Ask: "C", AskAt: 13}, "B").input("t")
+	want := "#leaseCounter = :is_leaseCounter AND #leaseOwner = :is_leaseOwner AND #kp_acq = :is_kp_acq AND (attribute_not_exists(#kp_ask) OR #kp_askAt < :stale_kp_askAt)"
+	if got := *in.ConditionExpression; got != want {
+		t.Errorf("condition %s, want %s", got, want)
+	}
+	if got := *in.UpdateExpression; got != "SET #kp_ask = :new_kp_ask, #kp_askAt = :new_kp_askAt" {
+		t.Errorf("update: %s", got)
+	}
+	if got := value(in.ExpressionAttributeValues[":stale_kp_askAt"]); got != "14" {
+		t.Errorf("an ask counts until %v, want 6 renewals", got)
+	}
+}
