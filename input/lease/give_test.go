@@ -193,7 +193,7 @@ func (w *world) askFor(key, worker string) {
 // r4.3: what is not drained within F stays where it is: first the ask goes, then the run resumes.
 func TestAStuckRunIsNotGiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, a, h := lent(t)
+		w, a, _ := lent(t)
 		a.onDrain(func(*Held) {})
 		b := w.worker("B").wants(shard0).run()
 		w.await("the drain", func() bool { drains, _ := a.drainsAndResumes(); return drains == 1 })
@@ -203,8 +203,13 @@ func TestAStuckRunIsNotGiven(t *testing.T) {
 		if d := time.Since(began); d < 9*sec || d > 9100*time.Millisecond {
 			t.Errorf("resumed after %s, want F", d)
 		}
+		a.mu.Lock()
+		if ask := a.mu.askAtResume; ask != "" {
+			t.Errorf("resumed with the ask of %s in place", ask)
+		}
+		a.mu.Unlock()
 		if l := w.read(shard0); l.Ask != "" || l.Owner != "A" {
-			t.Errorf("resumed with the ask in place: %+v", l)
+			t.Errorf("%+v", l)
 		} else if n := l.Counter - before; n < 3 || n > 5 {
 			t.Errorf("%d renewals in F of draining, want one each F/3", n)
 		}
@@ -216,7 +221,6 @@ func TestAStuckRunIsNotGiven(t *testing.T) {
 		a.onDrain(nil)
 		w.await("the next ask", func() bool { return b.held(shard0) != nil })
 		b.mustHaveIt("10", a)
-		_ = h
 	})
 }
 

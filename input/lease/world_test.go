@@ -145,6 +145,7 @@ type worker struct {
 		runs             []*Held
 		scans            int
 		drains, resumes  int
+		askAtResume      string        // who still asked for the lease of the run that resumed last
 		drained, resumed time.Duration // when last
 	}
 }
@@ -227,9 +228,11 @@ func (k *worker) onDrain(f func(*Held)) {
 	k.mu.onDrain = f
 }
 
-func (k *worker) Resume(*Held) {
+func (k *worker) Resume(h *Held) {
+	ask := k.w.read(h.lease.Key).Ask
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.mu.askAtResume = ask
 	k.mu.resumes++
 	k.mu.resumed = time.Since(k.w.start)
 }
