@@ -528,6 +528,9 @@ func (r *run) takeQueueLocked() []handed {
 
 // acked takes the result of a batch. The first call counts; it may come late, or after the run's end.
 func (r *run) acked(f *flight, err error) {
+	if err == nil && f.attempt.Withheld() {
+		err = attempt.ErrFenced
+	}
 	if !f.attempt.Done(err != nil) {
 		return
 	}

@@ -394,6 +394,24 @@ func TestI5NothingIsHandedOutBehindTheFence(t *testing.T) {
 	})
 }
 
+// The output takes a batch behind the fence without sending it, since an error would be tried again for ever by whatever
+// lies between. Its ack says nothing, whether the run knows already that it is over or not.
+func TestAnAckOfWithheldRecordsMovesNoPosition(t *testing.T) {
+	inBubble(t, 10, func(t *testing.T, s *stage) {
+		s.shard.put(3)
+		_, ids, ack := s.next()
+		s.lease.fence.Close()
+		if !attempt.Withhold(ids[0].Attempt()) {
+			t.Fatal("not withheld")
+		}
+		_ = ack(t.Context(), nil)
+		if at := s.lease.position(); at != "TRIM_HORIZON" {
+			t.Fatalf("at %s", at)
+		}
+		s.nothingReady("the fence is closed")
+	})
+}
+
 func TestALateAckOfAnEndedRunCountsForTheBudgetOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := retrieval.NewBudget(64<<20, 1000)

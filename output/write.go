@@ -17,6 +17,37 @@ import (
 // It is sent in parts, one after the other, if it has more messages than one partition may hold in flight, and where a
 // message must be settled before the next is sent: see writing.resolve.
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
+	err := o.writeBatch(ctx, batch)
+	if (errors.Is(err, attempt.ErrStale) || errors.Is(err, attempt.ErrFenced)) && withhold(batch) {
+		o.log.Debugf("%d messages are not sent: %v", len(batch), err)
+		return nil
+	}
+	return err
+}
+
+// withhold lets a batch pass unsent whose records are all of attempts that are over. Batches that were merged with others
+// on the way fail: the others' records must not be lost.
+func withhold(batch service.MessageBatch) bool {
+	var w writing
+	for _, m := range batch {
+		known := false
+		if a := attempt.FromContext(m.Context()); a != nil {
+			w.touch(a)
+			known = true
+		}
+		v, _ := m.MetaGetImmut(attempt.RecordIDKey)
+		if id, ok := v.(*attempt.RecordID); ok && id != nil {
+			w.touch(id.Attempt())
+			known = true
+		}
+		if !known {
+			return false
+		}
+	}
+	return attempt.Withhold(w.attempts...)
+}
+
+func (o *output) writeBatch(ctx context.Context, batch service.MessageBatch) error {
 	s := o.session.Load()
 	if s == nil {
 		return service.ErrNotConnected

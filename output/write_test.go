@@ -332,14 +332,28 @@ func TestStaleAndFencedAttemptsSendNothing(t *testing.T) {
 	o := connected(t, b.URL(), "topic: t")
 	stale, a := newShard().batch("a", "b")
 	a.Done(true)
-	if err := o.WriteBatch(t.Context(), stale); !errors.Is(err, attempt.ErrStale) {
+	if err := o.WriteBatch(t.Context(), stale); err != nil {
 		t.Errorf("stale: %v", err)
 	}
 	s := newShard()
-	fenced, _ := s.batch("a", "b")
+	fenced, f := s.batch("a", "b")
 	s.fence.Close()
-	if err := o.WriteBatch(t.Context(), fenced); !errors.Is(err, attempt.ErrFenced) {
+	if err := o.WriteBatch(t.Context(), fenced); err != nil {
 		t.Errorf("fenced: %v", err)
+	}
+	if !f.Withheld() {
+		t.Error("the fenced attempt looks delivered")
+	}
+	// Merged on the way with what may be sent, or with what is not ours.
+	good, g := newShard().batch("a")
+	if err := o.WriteBatch(t.Context(), append(slices.Clone(fenced), good...)); !errors.Is(err, attempt.ErrFenced) {
+		t.Errorf("merged: %v", err)
+	}
+	if g.Withheld() {
+		t.Error("an attempt that may be sent was withheld")
+	}
+	if err := o.WriteBatch(t.Context(), append(slices.Clone(fenced), service.NewMessage([]byte("stranger")))); !errors.Is(err, attempt.ErrFenced) {
+		t.Errorf("merged with a stranger: %v", err)
 	}
 	// Acked already, by a buffer: refusing it would lose it.
 	acked, a := s.batch("a", "b")
@@ -359,7 +373,7 @@ func TestRefusedBatchesGiveTheirRoomBack(t *testing.T) {
 	for range 20 {
 		batch, a := newShard().batch(repeat("k", 1000)...)
 		a.Done(true)
-		if err := o.WriteBatch(t.Context(), batch); !errors.Is(err, attempt.ErrStale) {
+		if err := o.WriteBatch(t.Context(), batch); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,6 +10,7 @@
 //   - An attempt is open until its first ack; every later ack is ignored.
 //   - Nothing of an attempt is sent once it has failed, or once the fence of its run is closed while it is open.
 //     Check and send happen under one lock which the ack takes too, so no send can slip behind a failed ack.
+//   - An attempt of which anything was withheld is not delivered, whatever its ack says.
 //   - A record counts as confirmed only if every message that entered the output with its id was confirmed by Pulsar,
 //     all of them by one and the same output.
 package attempt
@@ -61,6 +62,8 @@ type Attempt struct {
 		output any  // the pulsar output that saw this attempt
 		shared bool // more than one did: their marks prove nothing
 		exact  bool // see Exact
+		// withheld is whether an output has let messages of it pass without sending them, see Withhold.
+		withheld bool
 	}
 	// records[i].outcome is guarded by mu. A slice per attempt: its elements' addresses travel in the metadata.
 	records []RecordID
@@ -241,6 +244,40 @@ func (id *RecordID) Refuse() {
 	if a.mu.state == Open {
 		id.outcome.Refused = true
 	}
+}
+
+// Withhold is what an output does with messages of attempts that are over: failed, or open with their fence closed. They
+// may never be sent, so it takes them, sends nothing and reports no error. An error would be worse than useless: the
+// outputs of Benthos that try again do so for ever, and take nothing else meanwhile, not even the replay.
+//
+// It returns false, and nothing may be taken so, unless all the attempts are over. Afterwards an ack without an error does
+// not mean that an attempt was delivered; see Withheld.
+func Withhold(attempts ...*Attempt) bool {
+	for _, a := range attempts {
+		if !a.over() {
+			return false
+		}
+	}
+	for _, a := range attempts {
+		a.mu.Lock()
+		a.mu.withheld = true
+		a.mu.Unlock()
+	}
+	return true
+}
+
+// over tells whether nothing of the attempt may be sent any more. It never becomes untrue again.
+func (a *Attempt) over() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.state == Failed || a.mu.state == Open && !a.run.fence.Open()
+}
+
+// Withheld tells whether an output has withheld messages of the attempt. Its ack counts as failed then.
+func (a *Attempt) Withheld() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.withheld
 }
 
 // Done ends the attempt with the result of its ack. It returns false if the attempt has ended before: the first call

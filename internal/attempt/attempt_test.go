@@ -122,6 +122,26 @@ func TestOneBadAttemptStopsAMergedBatchAndLeavesNoLock(t *testing.T) {
 	}
 }
 
+func TestOnlyAttemptsThatAreOverAreWithheld(t *testing.T) {
+	fence := open()
+	running, failed, fenced, acked := New("a", open(), 1), New("b", open(), 1), New("c", fence, 1), New("d", fence, 1)
+	failed.Done(true)
+	acked.Done(false)
+	fence.Close()
+	if Withhold(failed, running) || Withhold(fenced, acked) {
+		t.Fatal("withheld what may be sent")
+	}
+	if failed.Withheld() || fenced.Withheld() {
+		t.Fatal("withheld a part")
+	}
+	if !Withhold(failed, fenced) || !failed.Withheld() || !fenced.Withheld() {
+		t.Fatal("not withheld")
+	}
+	if running.Withheld() || acked.Withheld() {
+		t.Fatal("withheld the wrong one")
+	}
+}
+
 func TestTheFirstAckWins(t *testing.T) {
 	a := New("shard", open(), 1)
 	if !a.Done(true) || a.Done(false) {

@@ -60,6 +60,8 @@ const (
 	topic      = "orders"
 	table      = "orders-app"
 
+	shortFailover = 3 * time.Second
+
 	// standstill is how long nothing may arrive and no checkpoint move. Benthos' fan_out and switch themselves wait for up to
 	// a minute and a half between two tries of a batch that has failed often.
 	standstill = 3 * time.Minute
@@ -82,9 +84,11 @@ const processors = `
 // story is one way to put the pulsar output into a configuration.
 type story struct {
 	name    string
-	records int    // at full size
-	calm    bool   // the broker does not fail
-	output  string // YAML; PULSAR stands for the pulsar output
+	records int  // at full size
+	calm    bool // the broker does not fail
+	// losesLeases has the lease table away for longer than a lease lives, with batches on their way.
+	losesLeases bool
+	output      string // YAML; PULSAR stands for the pulsar output
 }
 
 var stories = []story{
@@ -103,6 +107,21 @@ var stories = []story{
 	{name: "switch that tries on", records: 100_000, output: `switch: { retry_until_success: true, cases: [ { check: '@pulsar_key.hash("xxhash64").number() % 2 == 0', output: PULSAR }, { output: PULSAR } ] }`},
 	// 5 % of the records fail on their own, among others of their batch that are delivered. Each batch takes many tries.
 	{name: "reject_errored", records: 10_000, output: `reject_errored: PULSAR`},
+}
+
+// Leases are lost, and taken again, while batches are on their way behind outputs that try again for ever. Nothing of the old
+// runs may be sent any more, and nothing of the new ones may have to wait for that.
+func TestLostLeases(t *testing.T) {
+	for _, s := range stories {
+		if !strings.HasPrefix(s.name, "fan_out") && !strings.HasPrefix(s.name, "retry") && !strings.HasPrefix(s.name, "switch") {
+			continue
+		}
+		t.Run(strings.ReplaceAll(s.name, ",", ""), func(t *testing.T) {
+			t.Parallel()
+			s.records, s.losesLeases = 2000, true
+			s.tell(t)
+		})
+	}
 }
 
 func TestOrder(t *testing.T) {
@@ -147,6 +166,9 @@ func (s story) tell(t *testing.T) {
 	if !s.calm {
 		upset.Go(func() { trouble(ctx, b) })
 	}
+	if s.losesLeases {
+		upset.Go(func() { loseLeases(ctx, b, d) })
+	}
 	s.await(t, r, d)
 	took := time.Since(began)
 	calm()
@@ -188,6 +210,11 @@ func (s story) build(t *testing.T, env *service.Environment, logs slog.Handler, 
 	if s.output == "PULSAR" {
 		output = strings.TrimSuffix(strings.TrimPrefix(pulsar, "{ "), " }")
 	}
+	// Leases are long elsewhere, so that a busy machine does not lose them.
+	failover := time.Minute
+	if s.losesLeases {
+		failover = shortFailover
+	}
 	yaml := fmt.Sprintf(`
 input:
   kinesis_pulsar:
@@ -201,12 +228,13 @@ input:
     useEnhancedFanOut: false
     idleTimeBetweenReadsInMillis: 0
     checkpointInterval: 1000
+    failoverTimeMillis: %d
 pipeline:
   threads: 16
   processors: %s
 output:
   %s
-`, streamName, k.URL(), d.URL(), table, processors, output)
+`, streamName, k.URL(), d.URL(), table, failover.Milliseconds(), processors, output)
 	builder := env.NewStreamBuilder()
 	builder.SetLogger(slog.New(logs))
 	if err := builder.SetYAML(yaml); err != nil {
@@ -249,6 +277,24 @@ func checkpoints(d *dynamotest.Server) []string {
 		}
 	}
 	return at
+}
+
+// loseLeases waits until something has arrived. Receipts then stay out for as long as the lease table is away, so that every
+// shard has a batch on its way that fails when its lease is lost.
+func loseLeases(ctx context.Context, b *pulsartest.Broker, d *dynamotest.Server) {
+	if b.Wait(ctx, func() bool { return b.Counters(topic).Frames >= 20 }) != nil {
+		return
+	}
+	release := b.StallReceipts(topic)
+	d.Stop()
+	select {
+	case <-time.After(2 * shortFailover):
+	case <-ctx.Done():
+	}
+	b.RefuseProducers(topic, partitions, pulsartest.ProducerBlockedQuotaExceededException, "the backlog is full")
+	b.DropConnections()
+	release()
+	d.Restart()
 }
 
 // trouble makes the broker fail, at random, so that about one SEND of twenty comes to nothing or counts twice: connections
