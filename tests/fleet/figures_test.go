@@ -77,37 +77,31 @@ func TestFigureFailover(t *testing.T) {
 func TestFigurePause(t *testing.T) {
 	figure(t)
 	const pauses, long = 3, 30 * time.Second
-	f := newFleet(t, settings{failover: byDefault, real: *full})
-	f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("from cold", f.living(), time.Now())
-	ends := map[string]time.Time{}
-	var all []takeover
-	for range pauses {
-		victim := f.living()[0]
-		end := time.Now()
-		victim.pause()
-		ends[victim.name] = end
-		f.awaitOwned("paused", f.but(victim), end)
-		f.arrived()
-		all = append(all, f.takeovers(victim, end)...)
-		time.Sleep(long - time.Since(end))
-		victim.resume()
-		f.awaitFair("it goes on", f.living(), time.Now())
-		// Its end is over: whatever it does from here on must be right again. A worker that nothing is excused for
-		// takes its place.
-		f.stopAll(victim)
-		f.start()
-		f.awaitFair("another in its place", f.living(), time.Now())
+	rows := []string{"stop to records, each shard\tlast renewal to records\trecords repeated\tmessages without a lease\tsent again by the client"}
+	for n := range pauses {
+		t.Run(fmt.Sprint(n+1), func(t *testing.T) {
+			f := newFleet(t, settings{failover: byDefault, real: *full})
+			f.startAll(3)
+			f.begin(rate)
+			f.awaitFair("from cold", f.living(), time.Now())
+			victim := f.living()[0]
+			end := time.Now()
+			victim.pause()
+			f.awaitOwned("paused", f.but(victim), end)
+			f.arrived()
+			all := f.takeovers(victim, end)
+			time.Sleep(long - time.Since(end))
+			victim.resume()
+			f.awaitFair("it goes on", f.living(), time.Now())
+			f.load.stop()
+			f.arrived()
+			f.stopAll(f.living()...)
+			a := f.balance(map[string]time.Time{victim.name: end})
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%d of %d\t%d\t%d", summary(durations(all, func(t takeover) time.Duration { return t.fromEnd })),
+				summary(durations(all, func(t takeover) time.Duration { return t.fromRenewal })), a.repeated, a.records, a.late, a.resent))
+		})
 	}
-	f.load.stop()
-	f.arrived()
-	f.stopAll(f.living()...)
-	a := f.balance(ends)
-	show(t, fmt.Sprintf("SIGSTOP of one of three workers of 16 shards for %s, then SIGCONT", long),
-		"failover\tpauses\tstop to records, each shard\tlast renewal to records\trecords repeated\tmessages without a lease",
-		fmt.Sprintf("%s\t%d\t%s\t%s\t%d of %d\t%d", byDefault, pauses, summary(durations(all, func(t takeover) time.Duration { return t.fromEnd })),
-			summary(durations(all, func(t takeover) time.Duration { return t.fromRenewal })), a.repeated, a.records, a.late))
+	show(t, fmt.Sprintf("SIGSTOP of one of three workers of 16 shards for %s, then SIGCONT, failover %s", long, byDefault), rows...)
 }
 
 // readers are both ways of reading.
@@ -129,22 +123,24 @@ func TestFigureHandOver(t *testing.T) {
 	figure(t)
 	rows := []string{"reader\tgap\twithout a hand-over\tage of the first record behind it\tlast message to GIVE\tGIVE to the first KEEP\tfirst KEEP to the first message\trecords repeated"}
 	for _, reader := range readers {
-		f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
-		f.startAll(1)
-		f.begin(2 * rate)
-		f.awaitFair("from cold", f.living(), time.Now())
-		for range 5 {
-			time.Sleep(byDefault)
+		t.Run(reader.name, func(t *testing.T) {
+			f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
 			f.startAll(1)
-			f.awaitFair("one more", f.living(), time.Now())
-		}
-		f.load.stop()
-		f.arrived()
-		f.stopAll(f.living()...)
-		a := f.balance(nil)
-		gaps, steady := f.gaps()
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, gapsBy(gaps, given, tookOf), summary(steady), gapsBy(gaps, given, delayOf),
-			strings.Join(parts(gaps, given), "\t"), a.messages-a.records, a.records))
+			f.begin(2 * rate)
+			f.awaitFair("from cold", f.living(), time.Now())
+			for range 5 {
+				time.Sleep(byDefault)
+				f.startAll(1)
+				f.awaitFair("one more", f.living(), time.Now())
+			}
+			f.load.stop()
+			f.arrived()
+			f.stopAll(f.living()...)
+			a := f.balance(nil)
+			gaps, steady := f.gaps()
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, gapsBy(gaps, given, tookOf), summary(steady), gapsBy(gaps, given, delayOf),
+				strings.Join(parts(gaps, given), "\t"), a.messages-a.records, a.records))
+		})
 	}
 	show(t, fmt.Sprintf("hand-overs of single leases by ASK and GIVE, 16 shards, failover %s", byDefault), rows...)
 }
@@ -155,12 +151,12 @@ func TestFigureRollingRestart(t *testing.T) {
 	figure(t)
 	rows := []string{"reader\trestarts\tgap, released\tgap, given\twithout a hand-over\tstop\tfair shares after\trecords repeated"}
 	for _, reader := range readers {
-		f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
-		f.startAll(3)
-		f.begin(2 * rate)
-		f.awaitFair("from cold", f.living(), time.Now())
-		var fairAfter, stops []time.Duration
-		for range 2 {
+		t.Run(reader.name, func(t *testing.T) {
+			f := newFleet(t, settings{failover: byDefault, fanOut: reader.fanOut, real: *full})
+			f.startAll(3)
+			f.begin(2 * rate)
+			f.awaitFair("from cold", f.living(), time.Now())
+			var fairAfter, stops []time.Duration
 			for _, old := range f.living() {
 				time.Sleep(byDefault) // as the health checks of a deployment would
 				began := time.Now()
@@ -169,14 +165,14 @@ func TestFigureRollingRestart(t *testing.T) {
 				took, _ := f.awaitFair("restarted", f.living(), began)
 				fairAfter = append(fairAfter, took)
 			}
-		}
-		f.load.stop()
-		f.arrived()
-		f.stopAll(f.living()...)
-		a := f.balance(nil)
-		gaps, steady := f.gaps()
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, len(stops), gapsBy(gaps, found, tookOf), gapsBy(gaps, given, tookOf),
-			summary(steady), summary(stops), summary(fairAfter), a.messages-a.records, a.records))
+			f.load.stop()
+			f.arrived()
+			f.stopAll(f.living()...)
+			a := f.balance(nil)
+			gaps, steady := f.gaps()
+			rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d of %d", reader.name, len(stops), gapsBy(gaps, found, tookOf), gapsBy(gaps, given, tookOf),
+				summary(steady), summary(stops), summary(fairAfter), a.messages-a.records, a.records))
+		})
 	}
 	show(t, fmt.Sprintf("rolling restart of three workers of 16 shards, failover %s", byDefault), rows...)
 }
@@ -187,22 +183,24 @@ func TestFigureRounds(t *testing.T) {
 	figure(t)
 	rows := []string{"shards\tworkers\trounds\tfair after\tof these, the start of the process\tscans of the worker that made most"}
 	for _, shards := range []int{16, 64} {
-		steps := [][]int{{1, 2, 2}, {3}, {5}}
-		for _, adds := range steps {
-			f := newFleet(t, settings{failover: byDefault, shards: shards})
-			f.begin(rate)
-			for _, add := range adds {
-				was, began := len(f.workers), time.Now()
-				newcomers := f.startAll(add)
-				took, scanned := f.awaitFair("started", f.living(), began)
-				joined := f.joined(newcomers).Sub(began)
-				rows = append(rows, fmt.Sprintf("%d\t%d → %d\t%.1f\t%s\t%s\t%d", shards, was, len(f.workers), (took-joined).Seconds()/(byDefault.Seconds()/3), rounded(took), rounded(joined), scanned))
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			steps := [][]int{{1, 2, 2}, {3}, {5}}
+			for _, adds := range steps {
+				f := newFleet(t, settings{failover: byDefault, shards: shards})
+				f.begin(rate)
+				for _, add := range adds {
+					was, began := len(f.workers), time.Now()
+					newcomers := f.startAll(add)
+					took, scanned := f.awaitFair("started", f.living(), began)
+					joined := f.joined(newcomers).Sub(began)
+					rows = append(rows, fmt.Sprintf("%d\t%d → %d\t%.1f\t%s\t%s\t%d", shards, was, len(f.workers), (took-joined).Seconds()/(byDefault.Seconds()/3), rounded(took), rounded(joined), scanned))
+				}
+				f.load.stop()
+				f.arrived()
+				f.stopAll(f.living()...)
+				f.noneRepeated()
 			}
-			f.load.stop()
-			f.arrived()
-			f.stopAll(f.living()...)
-			f.noneRepeated()
-		}
+		})
 	}
 	show(t, fmt.Sprintf("to fair shares, failover %s", byDefault), rows...)
 }
@@ -226,25 +224,27 @@ func (f *fleet) joined(workers []*worker) (last time.Time) {
 // What DynamoDB is asked for.
 func TestFigureCost(t *testing.T) {
 	figure(t)
-	const measured = 30 * time.Second
+	const measured = 20 * time.Second
 	rows := []string{"workers\tshards\tload\trequests per lease and s\tcapacity units per lease and s\tof these, by operation"}
 	for _, workers := range []int{1, 3, 5} {
-		f := newFleet(t, settings{failover: byDefault, standIn: true})
-		f.startAll(workers)
-		f.awaitFair("from cold", f.living(), time.Now())
-		for _, load := range []int{0, rate} {
-			if load > 0 {
-				f.begin(load)
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			f := newFleet(t, settings{failover: byDefault, standIn: true})
+			f.startAll(workers)
+			f.awaitFair("from cold", f.living(), time.Now())
+			for _, load := range []int{0, rate} {
+				if load > 0 {
+					f.begin(load)
+				}
+				time.Sleep(byDefault / 2)
+				f.reset()
+				time.Sleep(measured)
+				rows = append(rows, fmt.Sprintf("%d\t%d\t%d/s\t%s", workers, f.settings.shards, load, cost(f.counts(), float64(f.settings.shards)*measured.Seconds())))
 			}
-			time.Sleep(byDefault)
-			f.reset()
-			time.Sleep(measured)
-			rows = append(rows, fmt.Sprintf("%d\t%d\t%d/s\t%s", workers, f.settings.shards, load, cost(f.counts(), float64(f.settings.shards)*measured.Seconds())))
-		}
-		f.load.stop()
-		f.arrived()
-		f.stopAll(f.living()...)
-		f.noneRepeated()
+			f.load.stop()
+			f.arrived()
+			f.stopAll(f.living()...)
+			f.noneRepeated()
+		})
 	}
 	show(t, fmt.Sprintf("DynamoDB, failover %s; renewals alone are %.3f", byDefault, 3/byDefault.Seconds()), rows...)
 }

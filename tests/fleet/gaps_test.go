@@ -92,12 +92,6 @@ type takeover struct {
 // takeovers are those of the leases that a worker had when it ended.
 func (f *fleet) takeovers(victim *worker, end time.Time) (list []takeover) {
 	f.t.Helper()
-	renewed := map[string]time.Time{}
-	for _, c := range f.ledger.all() {
-		if c.worker == victim.name && c.after != nil && f.workerOf(c.after.owner()) == victim.name {
-			renewed[c.key] = c.sent
-		}
-	}
 	shards := map[name]string{}
 	for shard, records := range f.kinesis.Records(streamName) {
 		for _, r := range records {
@@ -114,7 +108,7 @@ func (f *fleet) takeovers(victim *worker, end time.Time) (list []takeover) {
 	for shard, tenures := range f.history().tenures {
 		for _, t := range tenures {
 			if t.worker == victim.name && t.over == robbed && t.ended.After(end) {
-				list = append(list, takeover{shard, first[shard].Sub(end), first[shard].Sub(renewed[shard])})
+				list = append(list, takeover{shard, first[shard].Sub(end), first[shard].Sub(t.renewed)})
 			}
 		}
 	}
