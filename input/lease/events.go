@@ -68,10 +68,6 @@ func (m *Manager) handle(events []event) {
 	if keys := m.given.due(now); keys != nil {
 		m.cfg.Log.Infof("Gave %d leases to workers that asked for them: %s", len(keys), shortList(keys))
 	}
-	if m.starting == 0 && len(m.took) > 0 {
-		m.cfg.Log.Infof("Took %d leases: %s", len(m.took), shortList(m.took))
-		m.took = nil
-	}
 }
 
 // noLongerOnItsWay forgets the actor that was to get the lease.
@@ -150,7 +146,7 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	}
 	m.scanned = true
 	m.nextScan = max(now, m.started+m.cfg.jitter(period))
-	m.known = observe(m.known, s.snapshot.Leases, s.at)
+	m.known = observe(m.known, s.snapshot.Leases, m.cfg.Failover, s.at)
 	m.lookBeside(s)
 	for _, l := range s.snapshot.Leases {
 		if a := m.asking[l.Key]; a != nil && m.mayNotLook.Load() {

@@ -269,3 +269,27 @@ func TestUnequalMaximaAreHonouredAndWhatIsLeftIsTold(t *testing.T) {
 		s.mustRest(t, 5)
 	})
 }
+
+// In a fleet of more than 48 workers there is less than one scan per failover time. Time alone then tells nothing of an
+// owner: a scan must have shown that it does not renew.
+func TestRareScansTakeNobodyForDead(t *testing.T) {
+	const failover = 10 * sec
+	v := view{worker: "A", stream: testStream, failover: failover, busy: map[string]bool{}, isOwn: func(string) bool { return false },
+		mayTake: func(Lease) bool { return true }}
+	l := Lease{Key: shard0, Owner: "B", Acquisition: "B#1", Counter: 5, Checkpoint: at("1"), Stream: testStream}
+	known := observe(nil, []Lease{l}, failover, 100*sec)
+	v.now = 119 * sec
+	if d := makePlan(known, v); len(d.take) > 0 || d.workers != 2 {
+		t.Errorf("before a second scan: %+v", d)
+	}
+	// A scan right after the first one can be too early for the renewal.
+	known = observe(known, []Lease{l}, failover, 103*sec)
+	if d := makePlan(known, v); len(d.take) > 0 || d.workers != 2 {
+		t.Errorf("after a scan that was too early: %+v", d)
+	}
+	known = observe(known, []Lease{l}, failover, 120*sec)
+	v.now = 120 * sec
+	if d := makePlan(known, v); len(d.take) != 1 || d.workers != 1 {
+		t.Errorf("after a scan that shows it unmoved: %+v", d)
+	}
+}

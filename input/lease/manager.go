@@ -397,6 +397,10 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 			m.startAsk(ctx, l, now)
 		}
 	}
+	if m.starting == 0 && len(m.took) > 0 {
+		m.cfg.Log.Infof("Took %d leases: %s", len(m.took), shortList(m.took))
+		m.took = nil
+	}
 	m.publish(d)
 	if d.contested {
 		m.nextScan = min(m.nextScan, m.started+m.cfg.Failover/contestedScans)
@@ -463,7 +467,7 @@ func (m *Manager) dropExpiredAsks(now time.Duration) (next time.Duration) {
 		case o.isExpired(m.cfg.Failover, now):
 			a.cancel()
 		default:
-			if at := o.seenAt + patience(o.lease, m.cfg.Failover) + 1; next == 0 || at < next {
+			if at := o.expiresAt(m.cfg.Failover); at > now && (next == 0 || at < next) {
 				next = at
 			}
 		}

@@ -13,6 +13,9 @@ type observation struct {
 	movedAt time.Duration
 	// confirmed is set when a later scan showed the counter unchanged.
 	confirmed bool
+	// evidentAt is when a scan first showed the counter unchanged for so long that a live owner would have renewed; 0 = none
+	// has. Time alone is no evidence: in large fleets there is less than one scan per failover time.
+	evidentAt time.Duration
 	// tried is set when a take failed or gave up since the last scan; the next scan comes first then.
 	tried bool
 	// askAfter is when the lease may be asked for again: a refusal has a reason that takes time to go away.
@@ -27,7 +30,7 @@ func (o observation) refused(failover, now time.Duration) observation {
 
 // observe brings observations up to date with the leases of a scan whose answer arrived at now. The scan may be stale:
 // takes are conditional on the counter, so an old picture can only delay them.
-func observe(known map[string]observation, leases []Lease, now time.Duration) map[string]observation {
+func observe(known map[string]observation, leases []Lease, own, now time.Duration) map[string]observation {
 	next := make(map[string]observation, len(leases))
 	for _, l := range leases {
 		o, ok := known[l.Key]
@@ -39,11 +42,12 @@ func observe(known map[string]observation, leases []Lease, now time.Duration) ma
 		case l.Counter == o.lease.Counter:
 			// Attributes that move without the counter (kp_start, a hand-over of KCL 3.x) are taken as they are now.
 			o.movedAt = o.lastMove(l, now)
-			o.lease, o.confirmed = l, true
+			o.lease = l
+			o = o.unmoved(own, now)
 		default:
 			// A stale read, or an item that was deleted and created again. Which of them is told by the item that a
 			// take on the remembered counter fails on.
-			o.confirmed = true
+			o = o.unmoved(own, now)
 		}
 		o.tried = false
 		next[l.Key] = o
@@ -84,7 +88,21 @@ func patience(l Lease, own time.Duration) time.Duration {
 // behind.
 func isOwned(l Lease) bool { return l.Owner != "" || l.CheckpointOwner != "" }
 
+// unmoved is the observation after a scan that has shown nothing new.
+func (o observation) unmoved(own, now time.Duration) observation {
+	o.confirmed = true
+	if o.evidentAt == 0 && now-o.seenAt >= patience(o.lease, own)/2 {
+		o.evidentAt = now
+	}
+	return o
+}
+
+// expiresAt is the first moment at which the owner of the lease has lost it, for the observer, if it stays unmoved.
+func (o observation) expiresAt(own time.Duration) time.Duration {
+	return max(o.seenAt+patience(o.lease, own)+1, o.evidentAt)
+}
+
 // isExpired tells whether the owner of the lease has lost it, for the observer.
 func (o observation) isExpired(own, now time.Duration) bool {
-	return now-o.seenAt > patience(o.lease, own)
+	return o.evidentAt != 0 && now >= o.expiresAt(own)
 }

@@ -163,7 +163,7 @@ func (p *planner) freeSince(o observation) time.Duration {
 	if !isOwned(o.lease) {
 		return o.seenAt
 	}
-	return o.seenAt + patience(o.lease, p.v.failover) + 1
+	return o.expiresAt(p.v.failover)
 }
 
 // dealtSince is when everybody could have seen the deal as it is now: what has just changed hands has changed it. Where
@@ -291,8 +291,7 @@ func (p *planner) takeAll(keys []string) {
 		if o.tried || !p.v.mayTake(o.lease) || p.room <= 0 || p.contested || len(p.d.take) >= p.slots() {
 			continue
 		}
-		// A lease that only this scan has shown may have moved since; r3.4.
-		if isOwned(o.lease) && !(o.confirmed && o.isExpired(p.v.failover, p.v.now)) {
+		if isOwned(o.lease) && !o.isExpired(p.v.failover, p.v.now) {
 			continue
 		}
 		p.takeNow(o.lease)

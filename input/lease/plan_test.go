@@ -16,28 +16,28 @@ func TestObserve(t *testing.T) {
 	l := func(counter int64, owner string) Lease { return Lease{Key: shard0, Counter: counter, Owner: owner} }
 	before := map[string]observation{shard0: {lease: l(5, "W"), seenAt: 10 * sec, tried: true}, "gone": {}}
 
-	same := observe(before, []Lease{l(5, "X")}, 20*sec)
+	same := observe(before, []Lease{l(5, "X")}, 10*sec, 20*sec)
 	if o := same[shard0]; o.seenAt != 10*sec || !o.confirmed || o.lease.Owner != "X" || o.tried {
 		t.Errorf("an unchanged counter keeps its time, and other attributes follow: %+v", o)
 	}
 	if len(same) != 1 {
 		t.Error("a lease that is gone must be forgotten")
 	}
-	if o := observe(before, []Lease{l(6, "W")}, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
+	if o := observe(before, []Lease{l(6, "W")}, 10*sec, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
 		t.Errorf("a greater counter starts the clock anew: %+v", o)
 	}
-	if o := observe(before, []Lease{l(0, "")}, 20*sec)[shard0]; o.lease.Counter != 5 || o.seenAt != 10*sec {
+	if o := observe(before, []Lease{l(0, "")}, 10*sec, 20*sec)[shard0]; o.lease.Counter != 5 || o.seenAt != 10*sec {
 		t.Errorf("a lower counter is ignored: %+v", o)
 	}
 	// Three scans saw the counters 5, 0 and 5 again: between the first and the last the lease was deleted and made anew.
-	anew := observe(observe(before, []Lease{l(0, "")}, 12*sec), []Lease{{Key: shard0, Counter: 5, Owner: "W", Acquisition: "W#2"}}, 20*sec)
+	anew := observe(observe(before, []Lease{l(0, "")}, 10*sec, 12*sec), []Lease{{Key: shard0, Counter: 5, Owner: "W", Acquisition: "W#2"}}, 10*sec, 20*sec)
 	if o := anew[shard0]; o.seenAt != 20*sec || o.confirmed || o.lease.Acquisition != "W#2" {
 		t.Errorf("the same counter of another run starts the clock anew: %+v", o)
 	}
-	if o := observe(before, []Lease{{Key: shard0, Counter: 5, Owner: "W", Checkpoint: at("7")}}, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
+	if o := observe(before, []Lease{{Key: shard0, Counter: 5, Owner: "W", Checkpoint: at("7")}}, 10*sec, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
 		t.Errorf("the same counter with another checkpoint starts the clock anew: %+v", o)
 	}
-	if o := observe(nil, []Lease{l(3, "W")}, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
+	if o := observe(nil, []Lease{l(3, "W")}, 10*sec, 20*sec)[shard0]; o.seenAt != 20*sec || o.confirmed {
 		t.Errorf("first sight: %+v", o)
 	}
 }
@@ -50,7 +50,11 @@ func TestPlan(t *testing.T) {
 		if l.Checkpoint.IsZero() {
 			l.Checkpoint = digits
 		}
-		return observation{lease: l, seenAt: now - age, confirmed: confirmed}
+		o := observation{lease: l, seenAt: now - age}
+		if confirmed {
+			o.confirmed, o.evidentAt = true, now-age+patience(l, f)/2
+		}
+		return o
 	}
 	base := view{
 		worker: "A", stream: testStream, failover: f, now: now, busy: map[string]bool{},
@@ -104,7 +108,7 @@ func TestPlanCountsWorkersAndKeepsToTheMaximum(t *testing.T) {
 	known := map[string]observation{}
 	for i, owner := range []string{"", "B", "B", "K", "dead", ""} {
 		key := string(rune('a' + i))
-		o := observation{lease: Lease{Key: key, Owner: owner, Checkpoint: at("1")}, seenAt: 90 * sec, confirmed: true}
+		o := observation{lease: Lease{Key: key, Owner: owner, Checkpoint: at("1")}, seenAt: 90 * sec, confirmed: true, evidentAt: 95 * sec}
 		if owner != "" {
 			o.lease.Acquisition = owner + "#1"
 		}

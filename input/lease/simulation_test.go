@@ -102,7 +102,7 @@ func (s *simulation) round() {
 		if !w.scanned {
 			w.scanned, w.stoleAt, seen = true, s.now, snapshot // the first scan is consistent
 		}
-		w.known = observe(w.known, slices.Collect(maps.Values(seen)), s.now)
+		w.known = observe(w.known, slices.Collect(maps.Values(seen)), s.failover, s.now)
 		for key := range w.asked {
 			// Whoever asks looks at the lease all the time: another may have taken it, or its shard has ended.
 			if l := s.table[key]; l.Ask != w.name {
@@ -123,7 +123,7 @@ func (s *simulation) round() {
 		for _, w := range s.alive() {
 			if w.plan.contested {
 				s.rescans++
-				w.known = observe(w.known, slices.Collect(maps.Values(s.table)), s.now)
+				w.known = observe(w.known, slices.Collect(maps.Values(s.table)), s.failover, s.now)
 			}
 		}
 	}
