@@ -71,7 +71,7 @@ func TestTwoWorkersInTwoProcesses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 1)
 	w.watchOwnership()
-	half := map[string]string{"maxLeasesForWorker": "2"} // nobody shares fairly yet
+	half := map[string]string{"maxLeasesForWorker": "2"} // both are needed
 	first := w.spawn(config{quick: true, input: half})
 	w.eventually("the first has its two", func() bool { return len(w.owners()) == 1 })
 	second := w.spawn(config{quick: true, input: half})
@@ -123,7 +123,7 @@ func TestTwoStreamsInOneProcessShareAStream(t *testing.T) {
 // A worker whose process stands still for longer than its lease lives is replaced. When it goes on it must not deliver.
 func TestAWorkerThatSleptThroughItsLeaseDeliversNothingNew(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 2, 1)
+	w := newWorld(t, 1, 1) // one shard, so that there is nothing to hand back when the sleeper asks for its share
 	w.watchOwnership()
 	first := w.spawn(config{quick: true})
 	w.arrived(w.put(200, 20))
