@@ -174,7 +174,8 @@ func TestFailedBatchesBehindProcessors(t *testing.T) {
 func TestAPoisonRecordStopsItsShardAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2, 2, pulsartest.MaxMessageSize(50_000))
-	p := w.start(config{})
+	whole := map[string]string{"chunking": `"off"`} // else it would go in pieces
+	p := w.start(config{pulsar: whole})
 	w.put(100, 20)
 	w.arrived(100)
 	poison, err := w.kinesis.Put(streamName, "key-1", make([]byte, 60_000))
@@ -206,7 +207,7 @@ func TestAPoisonRecordStopsItsShardAlone(t *testing.T) {
 		}
 	}
 
-	w.start(config{output: "fallback:\n  - PULSAR\n  - flaky: { every: 0 }"})
+	w.start(config{pulsar: whole, output: "fallback:\n  - PULSAR\n  - flaky: { every: 0 }"})
 	w.arrived(500)
 	a = w.account()
 	if len(a.lost) != 1 || a.lost[0] != nameOf(poison[0]) {
