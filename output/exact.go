@@ -92,7 +92,8 @@ func (o *output) writeExact(ctx context.Context, s *session, batch service.Messa
 	}
 	l.bar(ctx)
 	if len(rest) < len(batch) && err != nil {
-		return fmt.Errorf("writing what the topic did not have: %w", errors.Unwrap(err)) // not a batch error of this batch
+		// A plain error: it is none of this batch, and ErrNotConnected would have all of it sent again, in place.
+		return errors.New("writing what the topic did not have: " + err.Error())
 	}
 	return err
 }
@@ -179,7 +180,8 @@ func (ls *lanes) suspect(partition string, cause error) {
 		open := l.mu.open
 		l.mu.Unlock()
 		for _, t := range open {
-			if g := t.partition.last(); g != nil && (partition == "" || partition == t.partition.name) {
+			// The client may write the name out where it was given in short.
+			if g := t.partition.last(); g != nil && (strings.HasSuffix(partition, t.partition.name) || strings.HasSuffix(t.partition.name, partition)) {
 				g.suspect.Store(true)
 				g.retire(cause)
 			}
