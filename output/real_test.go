@@ -10,6 +10,7 @@ import (
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/apache/pulsar-client-go/pulsar/log"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -123,6 +124,58 @@ func TestRealBroker(t *testing.T) {
 		}
 		if strings.Contains(string(topics), "connection-test") {
 			t.Errorf("the connection test has made a topic: %s", topics)
+		}
+	}
+}
+
+// A real broker, and a consumer of the client: records of up to the size that Kinesis allows arrive whole and in their
+// place, whether they compress or not.
+func TestRealBrokerTakesChunks(t *testing.T) {
+	broker := stack.SharedPulsar(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	topic := fmt.Sprintf("persistent://public/default/chunks-%d", time.Now().UnixNano())
+	client, err := pulsar.NewClient(pulsar.ClientOptions{URL: broker.ServiceURL(), Logger: log.DefaultNopLogger(), MetricsRegisterer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	consumer, err := client.Subscribe(pulsar.ConsumerOptions{Topic: topic, SubscriptionName: "s", SubscriptionInitialPosition: pulsar.SubscriptionPositionEarliest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumer.Close()
+	const limit = pulsartest.DefaultMaxMessageSize
+	payloads := []string{
+		"first", incompressible(limit - 300), "second", incompressible(limit), incompressible(10 << 20),
+		"third", strings.Repeat("compressible ", 10<<20/13), "last",
+	}
+	for _, compression := range []string{"lz4", "none"} {
+		o := connected(t, broker.ServiceURL(), "topic: "+topic+"\ncompression: "+compression)
+		if limit := o.session.Load().health.maxMessageSize(); limit != pulsartest.DefaultMaxMessageSize {
+			t.Errorf("the broker's limit is taken for %d", limit)
+		}
+		batch, a := newShard().batchOf(repeat("k", len(payloads)), payloads)
+		for _, m := range batch {
+			m.MetaSetMut("kinesis.partition.key", "k")
+		}
+		if err := o.WriteBatch(ctx, batch); err != nil {
+			t.Fatal(err)
+		}
+		if replay, _ := undelivered(t, a); len(replay) > 0 {
+			t.Errorf("records %v are not marked", replay)
+		}
+		for i, want := range payloads {
+			m, err := consumer.Receive(ctx)
+			if err != nil {
+				t.Fatalf("%s, message %d: %v", compression, i, err)
+			}
+			if got := string(m.Payload()); got != want || m.Key() != "k" || m.Properties()["kinesis.partition.key"] != "k" {
+				t.Errorf("%s: message %d has %d bytes, want %d", compression, i, len(got), len(want))
+			}
+			if err := consumer.Ack(m); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
