@@ -8,7 +8,8 @@
 // Table does single reads and conditional writes. Manager scans, takes what is free or expired, asks other workers of
 // ours for what would be its share (ask.go), and runs one actor per lease (Held) which alone sends the owner's writes of
 // it: renewals, and at the end a release, or the hand-over to a worker that asks (give.go). What an answer means, what
-// has expired, what to take and whom to give are pure functions (outcome.go, observe.go, plan.go, rebalance.go).
+// has expired, what to take and whom to give are pure functions (outcome.go, observe.go, plan.go with fair.go, rebalance.go
+// and beside.go), and so is whom of KCL 3.x one has seen alive (witness.go; Table.Watch asks that before the first write).
 //
 // Invariants:
 //   - Every update fails on a missing item, so that a write arriving late after a deletion cannot bring a broken one
