@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 type phase int
 
 const (
-	// phaseNone: nobody is to get the lease.
-	phaseNone phase = iota
+	// Nobody is to get the lease.
+	_ phase = iota
 	// phaseAsked: somebody asks, and the manager has to decide.
 	phaseAsked
 	// phaseDrain: the run is draining; when that is done the lease is given.
@@ -239,6 +238,3 @@ func (h *Held) give(ctx context.Context) (next time.Duration, e *ending) {
 	}
 	return 0, lostTo(a)
 }
-
-// isGiven tells whether the run ended because somebody else was to have the lease.
-func isGiven(e ending) bool { return errors.Is(e.cause, ErrGiven) }

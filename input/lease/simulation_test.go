@@ -26,7 +26,6 @@ type simulation struct {
 	previous map[string]Lease
 	// What happened: leases that got an owner while they had none, and that went from one live owner to another.
 	takes, gives, steals, failed, asks, refusals, rescans int
-	last                                                  map[string]string // last owner of ours of each lease, for counting
 }
 
 // simulated is a worker of ours.
