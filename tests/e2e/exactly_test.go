@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	pipelineKills = flag.Int("e2e.pipelinekills", 5, "kills of the pipeline in TestExactlyOnceThroughKills; 50 take five minutes")
-	brokerKills   = flag.Int("e2e.brokerkills", 1, "kills of the broker in TestExactlyOnceThroughKills; 10 take five minutes")
+	pipelineKills = flag.Int("e2e.pipelinekills", 5, "kills of the pipeline in TestExactlyOnceThroughKills; 50 take four minutes")
+	brokerKills   = flag.Int("e2e.brokerkills", 1, "kills of the broker in TestExactlyOnceThroughKills; 10 take two minutes")
 )
 
 // exact is the plain pair with de-duplication.
