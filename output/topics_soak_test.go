@@ -95,7 +95,9 @@ func TestTopicsComeAndGo(t *testing.T) {
 	})
 	var stacks strings.Builder
 	for _, line := range strings.Split(allStacks(), "\n\n") {
-		if strings.Contains(line, "(*generation)") || strings.Contains(line, "(*partitionProducer)") {
+		// Not the reconnecting one, which the client leaves behind where a broker ends a producer for good: stories before
+		// this one have had that.
+		if strings.Contains(line, "(*generation)") || strings.Contains(line, "(*partitionProducer).runEventsLoop(") {
 			stacks.WriteString(line)
 		}
 	}
