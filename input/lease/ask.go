@@ -171,7 +171,6 @@ func (m *Manager) withdraw(ctx context.Context, asked Lease) (*Held, ending) {
 func (m *Manager) adoptGiven(ctx context.Context, given Lease) (*Held, ending) {
 	own := ownership{key: given.Key, worker: m.cfg.WorkerID, acquisition: given.Acquisition, counter: given.Counter}
 	giveUp := m.cfg.Clock() + m.cfg.life()
-	var s stamps
 	for failures := 0; ; {
 		sent := m.cfg.Clock()
 		timeout := min(m.cfg.tryTimeout(), giveUp-sent)
@@ -181,9 +180,6 @@ func (m *Manager) adoptGiven(ctx context.Context, given Lease) (*Held, ending) {
 		}
 		a, err := m.try(ctx, timeout, adoptUpdate(own, m.cfg.Failover))
 		if err != nil {
-			if !isRefused(err) {
-				s.unanswered(sent)
-			}
 			failures++
 			if failures == max(1, m.cfg.NumRetries) && ctx.Err() == nil && m.writes.warn() {
 				m.cfg.Log.Warnf("Lease %s was given to us and could not be renewed in %d tries, trying on: %v", given.Key, failures, err)
@@ -194,12 +190,13 @@ func (m *Manager) adoptGiven(ctx context.Context, given Lease) (*Held, ending) {
 		if a.failed && (a.lease.CheckpointOwner != "" || judgeKeep(own.worker, own.acquisition, a.lease, a.found) == verdictLost) {
 			return nil, *lostTo(a)
 		}
-		if a.failed && !s.open {
-			own.counter = a.lease.Counter // it was an old picture of the lease
+		if a.failed {
+			// It was an old picture of the lease, or an earlier try was done; perhaps one of an adoption that was given up, which
+			// had the same acquisition. When that was sent nobody knows any more, so only an answered write begins the run.
+			own.counter = a.lease.Counter
 			continue
 		}
-		// Done, now or by an earlier try: nobody but the owner moves the counter.
-		return newHeld(m, a.lease, s.settle(sent)), ending{}
+		return newHeld(m, a.lease, sent), ending{}
 	}
 }
 

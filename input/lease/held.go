@@ -288,8 +288,9 @@ func (h *Held) renew(ctx context.Context) (time.Duration, *ending) {
 	if a.failed && judgeKeep(h.own.worker, h.own.acquisition, a.lease, a.found) == verdictLost {
 		return 0, lostTo(a)
 	}
-	if a.failed && a.lease.Counter == h.own.counter {
-		// None of our tries has won: the lease is ours, but a hand-over of KCL 3.x has begun since. Renewed is nothing.
+	if a.failed && (a.lease.Counter == h.own.counter || !h.stamps.open) {
+		// None of our tries has won: the lease is ours, but a hand-over of KCL 3.x has begun since. Or a try has won that this
+		// run knows nothing of, of an adoption that was given up before it; when it was sent nobody knows. Renewed is nothing.
 		h.adopt(a.lease)
 		h.follow(a.lease)
 		return sent, nil

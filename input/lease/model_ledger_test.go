@@ -25,23 +25,22 @@ type ledger struct {
 	stream *kcltest.Stream
 	now    func() time.Duration
 
-	mu        sync.Mutex
-	table     map[string]lease.Lease // as it is
-	runs      map[string]*runState   // by acquisition
-	shards    map[string]*shardState
-	ours      map[string]time.Duration // failover times by worker id
-	arrivals  map[arrival]time.Duration
-	completes map[arrival]bool         // hand-overs of KCL 3.x
-	kclTakes  map[arrival]*runState    // takes by KCL, by key and counter, with the run that was the owner
-	movedAt   map[string]time.Duration // when a lease's counter moved last
-	moves     int                      // changes of owner
-	thefts    int                      // of ours, from living KCL workers
-	gives     int
-	steals    int
-	stopping  map[string]bool
-	three     bool // a KCL 3.x works here
-	trace     []string
-	told      int
+	mu       sync.Mutex
+	table    map[string]lease.Lease // as it is
+	runs     map[string]*runState   // by acquisition
+	shards   map[string]*shardState
+	ours     map[string]time.Duration // failover times by worker id
+	arrivals map[arrival]time.Duration
+	kclTakes map[arrival]*runState    // takes by KCL, by key and counter, with the run that was the owner
+	movedAt  map[string]time.Duration // when a lease's counter moved last
+	moves    int                      // changes of owner
+	thefts   int                      // of ours, from living KCL workers
+	gives    int
+	steals   int
+	stopping map[string]bool
+	three    bool // a KCL 3.x works here
+	trace    []string
+	told     int
 }
 
 // arrival is an owner's write that would leave this counter; acquisition is the lease's key in kclTakes.
@@ -72,7 +71,7 @@ type shardState struct {
 func newLedger(t *testing.T, stream *kcltest.Stream, now func() time.Duration) *ledger {
 	return &ledger{
 		t: t, stream: stream, now: now, table: map[string]lease.Lease{}, runs: map[string]*runState{}, shards: map[string]*shardState{},
-		ours: map[string]time.Duration{}, movedAt: map[string]time.Duration{}, stopping: map[string]bool{}, completes: map[arrival]bool{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
+		ours: map[string]time.Duration{}, movedAt: map[string]time.Duration{}, stopping: map[string]bool{}, arrivals: map[arrival]time.Duration{}, kclTakes: map[arrival]*runState{},
 	}
 }
 
@@ -166,9 +165,6 @@ func (l *ledger) requested(id string, r dynamotest.Request) {
 		if n, ok := r.Values[":new_leaseCounter"].(*types.AttributeValueMemberN); ok && worker(acquisition) == id {
 			counter, _ := strconv.ParseInt(n.Value, 10, 64)
 			l.arrivals[arrival{acquisition, counter}] = l.now()
-			if strings.Contains(r.Update, "#checkpointOwner") && textOf(r.Values[":new_kp_acq"]) == "" {
-				l.completes[arrival{acquisition, counter}] = true
-			}
 		}
 	case "DeleteItem":
 		if !strings.Contains(r.Condition, "#leaseCounter = ") {
@@ -212,7 +208,7 @@ func (l *ledger) changed(c dynamotest.Change) {
 	last := l.table[now.Key]
 	l.table[now.Key] = now
 	last.Counter = now.Counter
-	if line(last) != line(now) { // bare renewals are no news
+	if *modelAlways || line(last) != line(now) { // bare renewals are no news
 		l.note("%s", line(now))
 	}
 	if c.Old == nil {
@@ -229,7 +225,7 @@ func (l *ledger) changed(c dynamotest.Change) {
 		l.t.Fatalf("decoding what was there: %v", err)
 	}
 	l.compare(before, now)
-	l.follow(before, now)
+	l.follow(before, now, c.By)
 }
 
 func (l *ledger) deleted(c dynamotest.Change) {
@@ -278,8 +274,8 @@ func (l *ledger) compare(before, now lease.Lease) {
 	}
 }
 
-// follow notes whose lease it is now.
-func (l *ledger) follow(before, now lease.Lease) {
+// follow notes whose lease it is now, by a write of whom.
+func (l *ledger) follow(before, now lease.Lease, by string) {
 	if now.Owner != before.Owner {
 		l.moves++
 		if ofOurs(now) && before.Owner != "" && !ofOurs(before) && l.now()-l.movedAt[now.Key] < l.ours[now.Owner] {
@@ -293,17 +289,17 @@ func (l *ledger) follow(before, now lease.Lease) {
 		l.movedAt[now.Key] = l.now()
 	}
 	// Who names another as the owner gives; who takes writes himself.
-	byNewOwner := l.isBy(now.Acquisition, now)
+	byNewOwner := by != "" && by == now.Owner
 	var old *runState
 	if ofOurs(before) {
 		old = l.runOf(before)
 	}
 	if old != nil && !(ofOurs(now) && now.Acquisition == before.Acquisition) {
 		switch {
-		case before.CheckpointOwner != "" && l.completes[arrival{now.Acquisition, now.Counter}]:
+		case before.CheckpointOwner != "" && now.Acquisition == before.Acquisition && by == old.worker:
 			old.over = "it handed the lease over to KCL 3.x"
 			l.gives++
-			if old.sent.Compare(now.Checkpoint) > 0 {
+			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] {
 				l.violated("r8.4: %s gave %s away at %s and had handed on %s", old.acquisition, now.Key, now.Checkpoint, old.sent)
 			}
 		case now.Owner != "" && !ofOurs(now):
@@ -330,15 +326,9 @@ func (l *ledger) follow(before, now lease.Lease) {
 		return
 	}
 	r := l.runOf(now)
-	if at, sent := l.arrivals[arrival{now.Acquisition, now.Counter}]; sent && now.Counter > before.Counter {
+	if at, sent := l.arrivals[arrival{now.Acquisition, now.Counter}]; sent && now.Counter > before.Counter && by == r.worker {
 		r.stamp, r.stamped = max(r.stamp, at), true
 	}
-}
-
-// isBy tells whether the run has sent a write that leaves the lease's counter. It must be called with mu held.
-func (l *ledger) isBy(acquisition string, now lease.Lease) bool {
-	_, sent := l.arrivals[arrival{acquisition, now.Counter}]
-	return sent
 }
 
 // runOf must be called with mu held.

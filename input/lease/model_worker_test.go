@@ -124,7 +124,7 @@ func (w *model) start(id string, failover time.Duration, edit ...func(*lease.Con
 			}
 		}
 		return network(r)
-	})}, modelTable)
+	}).Named(id)}, modelTable)
 	random := &lockedRandom{r: rand.New(rand.NewPCG(w.seed, uint64(len(w.all())+1)))}
 	cfg := lease.Config{
 		Table: k.table, WorkerID: id, Stream: modelStream, Failover: failover, NumRetries: 3, Clock: w.clock, Random: random.float64,

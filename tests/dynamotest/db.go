@@ -50,6 +50,7 @@ type DB struct {
 		counts   map[string]Count
 		calls    map[Call]bool
 		readLag  time.Duration
+		by       string // whose request is being run
 		down     bool
 		closed   bool
 		requests int // for request ids
@@ -135,6 +136,7 @@ func (db *DB) setDown(down bool) {
 type Change struct {
 	Operation string // "PutItem", "UpdateItem" or "DeleteItem"; "" for a direct [DB.Put] or [DB.DeleteItem]
 	Table     string
+	By        string // the name of the [Direct] client that wrote it; "" for all others
 	Old, New  map[string]types.AttributeValue
 }
 

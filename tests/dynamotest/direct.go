@@ -25,6 +25,13 @@ type Direct struct {
 	*dynamodb.Client
 	db   *DB
 	hook func(Request) *Fault
+	name string
+}
+
+// Named names the client: [Change.By] is the name for all that it writes.
+func (d *Direct) Named(name string) *Direct {
+	d.name = name
+	return d
 }
 
 // Direct returns such a client. The hook, if there is one, is asked at each of this client's requests before the DB's own hook and
@@ -173,7 +180,9 @@ func (d *Direct) call(ctx context.Context, operation string, in *itemRequest, ru
 	locked := func() (any, error) {
 		db.mu.Lock()
 		defer db.mu.Unlock()
+		db.mu.by = d.name
 		answer, err := run(in)
+		db.mu.by = ""
 		if err != nil {
 			db.count(operation, Count{Failures: 1})
 		}

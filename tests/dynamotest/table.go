@@ -218,7 +218,7 @@ func (db *DB) changed(t *table, operation, key string, before, after *record) {
 		}
 		t.log = append(slices.Delete(t.log, 0, old), logged{now, key, before})
 	}
-	change := Change{Operation: operation, Table: t.name}
+	change := Change{Operation: operation, Table: t.name, By: db.mu.by}
 	if before != nil {
 		change.Old = before.item
 	}

@@ -90,7 +90,11 @@ func (w *Worker) initialise(ctx context.Context, h *held) (Position, bool) {
 		if err == nil && found {
 			return l.Checkpoint, true
 		}
-		if !sleep(ctx, retryPause) || !w.isHeld(h) {
+		if !sleep(ctx, retryPause) {
+			return Position{}, false
+		}
+		if !w.isHeld(h) {
+			w.drop(h, Lost) // or a renewal under way would keep a lease that has no consumer
 			return Position{}, false
 		}
 	}
