@@ -150,7 +150,7 @@ func (s Source) read(ctx context.Context, arn string, r *Row) error {
 		out, err := s.Kinesis.GetRecords(ctx, &kinesis.GetRecordsInput{StreamARN: &arn, ShardIterator: next, Limit: aws.Int32(1)})
 		var throttled *types.ProvisionedThroughputExceededException
 		if errors.As(err, &throttled) {
-			return errors.New("Kinesis throttles reads of this shard")
+			return errors.New("reads of this shard are throttled by Kinesis")
 		}
 		if err != nil {
 			return err
