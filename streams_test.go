@@ -42,17 +42,29 @@ func (s stoppable) Err() error {
 	}
 }
 
-// logWatch waits for a line of the log.
+// logWatch waits for a line of the log, and keeps the others.
 type logWatch struct {
 	text string
 	once sync.Once
 	seen chan struct{}
+
+	mu    sync.Mutex
+	lines []string // guarded by mu
+}
+
+func (w *logWatch) has(text string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.lines, func(l string) bool { return strings.Contains(l, text) })
 }
 
 func (w *logWatch) Enabled(context.Context, slog.Level) bool { return true }
 func (w *logWatch) WithAttrs([]slog.Attr) slog.Handler       { return w }
 func (w *logWatch) WithGroup(string) slog.Handler            { return w }
 func (w *logWatch) Handle(_ context.Context, r slog.Record) error {
+	w.mu.Lock()
+	w.lines = append(w.lines, r.Message)
+	w.mu.Unlock()
 	if strings.Contains(r.Message, w.text) {
 		w.once.Do(func() { close(w.seen) })
 	}
@@ -66,6 +78,7 @@ type streamsMode struct {
 	kinesis *kinesistest.Server
 	dynamo  *dynamotest.Server
 	broker  *pulsartest.Broker
+	log     *logWatch
 }
 
 func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
@@ -99,6 +112,7 @@ func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
 	}
 	// Benthos serves before all of its endpoints are there, and a request in between is a data race of its router.
 	up := &logWatch{text: "streams mode", seen: make(chan struct{})}
+	m.log = up
 	ctx := stoppable{context.Background(), make(chan struct{})}
 	ended := make(chan int, 1)
 	go func() {
@@ -355,4 +369,20 @@ func TestStreamsModeTellsWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: %d, %s", want, status, answer)
 		}
 	}
+}
+
+// The streams API takes a config without a look at the whole of it. What a buffer does shows as soon as it does it.
+func TestStreamsModeWarnsOfABuffer(t *testing.T) {
+	m := startStreamsMode(t, nil)
+	stop := m.load("orders")
+	m.want(http.MethodPost, "/streams/orders", m.config("orders")+"buffer: { memory: {} }\n", http.StatusOK)
+	m.eventually("the buffer is warned of", func() bool { return m.log.has("buffer-acks-early") })
+	sent := stop()
+	m.eventually("orders arrive all the same", func() bool {
+		n := 0
+		for _, of := range sent {
+			n += of
+		}
+		return len(m.broker.Messages("persistent://public/default/orders")) >= n
+	})
 }

@@ -50,6 +50,7 @@ type output struct {
 	cargos  sync.Pool // of *cargo
 
 	gravedigger gravedigger
+	early       sync.Once // of the warning that records are acknowledged too early
 
 	session atomic.Pointer[session]
 	mu      struct {

@@ -230,6 +230,7 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 		w.flight.leave()
 		return false, err
 	}
+	early := slices.ContainsFunc(w.attempts, (*attempt.Attempt).AckedEarly)
 	if w.lane != nil {
 		for _, a := range w.attempts {
 			a.Exact()
@@ -237,6 +238,9 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 	}
 	w.send(places)
 	end()
+	if early {
+		w.output.tellOfEarlyAcks()
+	}
 	for _, p := range places {
 		p.generation.requestFlush()
 	}
@@ -246,6 +250,14 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 		w.flight.giveUp(context.Cause(ctx))
 	}
 	return true, nil
+}
+
+// tellOfEarlyAcks warns, once, of what lint finds in a config: through the streams API a config comes without any rule over
+// the whole of it.
+func (o *output) tellOfEarlyAcks() {
+	o.early.Do(func() {
+		o.log.Warnf("Records are acknowledged before Pulsar has them, so that a crash loses some, and they are out of order: there is a buffer between the input and this output; leave it out, the input holds up to maxBufferedBytes by itself [buffer-acks-early]")
+	})
 }
 
 // admit waits until every partition has a living producer and room for all messages of the batch.

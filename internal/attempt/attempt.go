@@ -188,6 +188,10 @@ func Begin(output any, attempts ...*Attempt) (end func(), err error) {
 	return end, nil
 }
 
+// AckedEarly tells that the records were acknowledged before the output got them, as a buffer does: the checkpoint may have
+// passed them already. Only between Begin and its end.
+func (a *Attempt) AckedEarly() bool { return a.mu.state == Acked }
+
 // Entered notes that a message of the record is about to be sent with the given key. Only between Begin and its end.
 func (id *RecordID) Entered(key string) {
 	id.outcome.Entered++
