@@ -1,11 +1,13 @@
 package input
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/forget"
 )
@@ -143,6 +145,13 @@ func (w *worker) measure(now time.Time) gauges {
 // through, falls behind by a second each second, and Kinesis is not asked for it.
 const staleAfter = 10 * time.Second
 
+// mark is a position that was handed out by a moment. While records flow the stored checkpoint is always behind the last one, so
+// its age is that of the oldest mark which it has not reached. There is one for each look, and none while nothing moves.
+type mark struct {
+	position checkpoint.Position
+	at       time.Time
+}
+
 // measure tells how far the run is behind the tip of the shard, for how long records that were handed out have not been in a
 // stored checkpoint, and how many are under way.
 func (r *run) measure(now time.Time) (lag, checkpointAge time.Duration, inFlight int) {
@@ -155,13 +164,12 @@ func (r *run) measure(now time.Time) (lag, checkpointAge time.Duration, inFlight
 			lag += silent
 		}
 	}
-	switch {
-	case r.mu.last.IsZero() || stored.Compare(r.mu.last) >= 0:
-		r.mu.unstored = time.Time{}
-	case r.mu.unstored.IsZero():
-		r.mu.unstored = now
-	default:
-		checkpointAge = now.Sub(r.mu.unstored)
+	r.mu.unstored = slices.DeleteFunc(r.mu.unstored, func(m mark) bool { return stored.Compare(m.position) >= 0 })
+	if n := len(r.mu.unstored); !r.mu.last.IsZero() && stored.Compare(r.mu.last) < 0 && (n == 0 || r.mu.unstored[n-1].position != r.mu.last) {
+		r.mu.unstored = append(r.mu.unstored, mark{r.mu.last, now})
+	}
+	if len(r.mu.unstored) > 0 {
+		checkpointAge = now.Sub(r.mu.unstored[0].at)
 	}
 	if r.mu.flight != nil {
 		inFlight = len(r.mu.flight.records)

@@ -1,6 +1,7 @@
 package input
 
 import (
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,5 +36,20 @@ func TestWhatTheGaugesShowOfAShard(t *testing.T) {
 		s.lease.stored = checkpoint.Position{Sequence: "3"}
 		s.lease.mu.Unlock()
 		expect("in a checkpoint", 5*time.Second+staleAfter+time.Second, 0, 0)
+		// While records flow, the checkpoint is always behind the last one: what counts is how far.
+		for i := range 5 {
+			s.shard.put(1)
+			_, _, ack := s.next()
+			_ = ack(t.Context(), nil)
+			synctest.Wait()
+			s.run.measure(time.Now())
+			time.Sleep(time.Second)
+			s.lease.mu.Lock()
+			s.lease.stored = checkpoint.Position{Sequence: strconv.Itoa(3 + i)} // one behind
+			s.lease.mu.Unlock()
+		}
+		if _, age, _ := s.run.measure(time.Now()); age != time.Second {
+			t.Errorf("records flow, and the checkpoint is a second behind: its age is %s", age)
+		}
 	})
 }

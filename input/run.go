@@ -80,10 +80,10 @@ type run struct {
 		queued  int64              // their charge
 		last    checkpoint.Position
 		// behind is how far the last read was behind the tip of the shard, in milliseconds, and heard when that was told;
-		// -1: never. unstored is since when what was handed out has not been in a stored checkpoint.
+		// -1: never. unstored are positions that were handed out and not in a stored checkpoint at the last look.
 		behind   int64
 		heard    time.Time
-		unstored time.Time
+		unstored []mark
 		// numbered tells that the records of the shard are numbered, or have been.
 		numbered bool
 		// begins and trimmed are of a reader of which no new record has come yet; see retrieval.Read.
