@@ -4,18 +4,23 @@ import "gopkg.in/yaml.v3"
 
 var deduplicationRules = []Rule{
 	{
-		Name: "deduplication-wrapped", Level: Error, Title: "an output with `deduplication` inside `fallback` or `drop_on`",
-		Why:     "With `deduplication` every record has a number, and Pulsar takes numbers in ascending order only. A wrapper that takes a failed record away, and lets the ones behind it go on, makes Pulsar drop the record without an error when it comes again.",
-		Instead: "Give the output its `dead_letter_topic` for records that can never be published, and put no `fallback` or `drop_on` around it.",
+		Name: "deduplication-wrapped", Level: Error, Title: "an output with `deduplication` inside another output, or behind `error_handling.strict`",
+		Why: "With `deduplication` every record has a number, and Pulsar takes numbers in ascending order only. Whatever takes a failed record away and lets the ones behind it go on (`fallback`, `drop_on`, `reject_errored`, a `switch`, " +
+			"strict error handling), or sends a batch again by itself (`retry`, `broker`), makes Pulsar drop a record without an error when it comes again.",
+		Instead: "Make it the pipeline's only output, give it its `dead_letter_topic` for records that can never be published, and let mappings `catch` what fails in them.",
 		Bad: badInput + `output:
   fallback:
     - pulsar: { url: "pulsar://localhost:6650", topic: t, deduplication: true }
     - drop: {}
 `,
 		check: func(c *Config, found report) {
+			strict := at(c.root, "error_handling", "strict")
 			for _, o := range c.deduplicating() {
-				if w := o.parent.within("output", "fallback", "drop_on"); w != nil {
-					found(o.at("deduplication"), join(o.path, "pulsar.deduplication"), "%s takes failed records away, and what is sent again behind others is dropped by Pulsar's de-duplication without an error; take %s away and use the output's dead_letter_topic", w.name, w.path)
+				if w := o.parent; w != nil && w.kind == "output" {
+					found(o.at("deduplication"), join(o.path, "pulsar.deduplication"), "%s takes failed records away or sends them again by itself, and what comes again behind others is dropped by Pulsar's de-duplication without an error; make this the only output, with a dead_letter_topic", w.name)
+				}
+				if s, ok := text(strict); ok && s == "true" {
+					found(strict, "error_handling.strict", "it takes records away whose processors failed, and when they come again behind others they are dropped by the de-duplication of %s without an error; leave strict out and catch what fails", o.path)
 				}
 			}
 		},

@@ -252,3 +252,20 @@ func TestFilesThatAreThereOrNotReadAreNoFinding(t *testing.T) {
 		}
 	}
 }
+
+// Every wrapper takes records away or sends them again out of turn.
+func TestDeduplicationStandsAlone(t *testing.T) {
+	const output = "pulsar: { url: u, topic: t, deduplication: true }"
+	for wrapper, text := range map[string]string{
+		"retry":           "output: { retry: { output: { " + output + " } } }\n",
+		"reject_errored":  "output: { reject_errored: { " + output + " } }\n",
+		"switch":          "output: { switch: { cases: [ { output: { " + output + " } } ] } }\n",
+		"broker":          "output: { broker: { outputs: [ { " + output + " } ] } }\n",
+		"drop_on":         "output: { drop_on: { error: true, output: { " + output + " } } }\n",
+		"strict handling": "output: { " + output + " }\nerror_handling: { strict: true }\n",
+	} {
+		if found := check(t, kinesis+text); len(found) != 1 || found[0].Rule != "deduplication-wrapped" {
+			t.Errorf("%s: %v", wrapper, found)
+		}
+	}
+}

@@ -56,7 +56,9 @@ func (r *refusals) observe(text string, fields log.Fields, now time.Time) {
 	case text == producerReconnected:
 		r.connected(producer)
 	case text == producerRefused:
-		if err, ok := fields["error"].(error); ok {
+		// A producer that was closed while it was connecting again is told of like this, by the client and not by a broker.
+		// With numbers the next producer has its name.
+		if err, ok := fields["error"].(error); ok && !strings.Contains(err.Error(), "ProducerClosed") {
 			r.refused(producer, err, false, now)
 		}
 	case strings.HasPrefix(text, messageRefused):

@@ -23,6 +23,10 @@ const (
 	// short enough for an operator.
 	outageAfter = 10 * time.Second
 
+	// exactOutageAfter is the same with numbers. To close a producer while the client is connecting it again can leave it with
+	// the broker, where it holds the name that the next one needs; so a restart of the broker is waited for.
+	exactOutageAfter = time.Minute
+
 	// probeLimit bounds the watch-dog's flush. It need not succeed: a live producer answers ErrProducerClosed at once
 	// when it is not one any more.
 	probeLimit = time.Second
@@ -64,7 +68,11 @@ func (g *generation) look(now time.Time) {
 		g.retire(pulsar.ErrSendTimeout)
 		return
 	}
-	if waiting >= outageAfter {
+	patience := outageAfter
+	if g.isExact() {
+		patience = exactOutageAfter
+	}
+	if waiting >= patience {
 		cause := s.down(now)
 		if cause == nil {
 			cause = refusal
