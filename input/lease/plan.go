@@ -22,7 +22,7 @@ type view struct {
 	// pending is how many takes have begun that have no answer yet.
 	pending int
 	mayTake func(Lease) bool
-	// beside is what scans told of KCL 3.x; r8.5.
+	// beside is what scans told of KCL 3.x (r8.4).
 	beside Beside
 	// stoleAt is when a lease was last stolen from a KCL 2.x worker, or tried to be; before the first time it is when
 	// this worker first scanned.
