@@ -346,7 +346,7 @@ func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefuse
 		anyKey = anyKey || remapped && !o.HasKey
 	}
 	if a.mu.exact && len(replay) > 0 {
-		// Nothing behind it was sent.
+		// In the same call nothing behind it was sent; nothing else may be between that could have sent it.
 		return replay, a.records[replay[0]].outcome.Refused
 	}
 	return replay, allRefused && len(replay) > 0
