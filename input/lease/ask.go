@@ -196,6 +196,7 @@ func (m *Manager) adoptGiven(ctx context.Context, given Lease) (*Held, ending) {
 			own.counter = a.lease.Counter
 			continue
 		}
+		m.acquisitions.adopt(a.lease)
 		return newHeld(m, a.lease, sent), ending{}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -127,16 +128,36 @@ func (c *Config) pause(err error, failures int, remaining time.Duration) time.Du
 type acquisitions struct {
 	prefix string
 	last   atomic.Uint64
+	mu     struct {
+		sync.Mutex
+		// adopted are the names of runs that others made for this process, by the key of the lease, the last of each.
+		adopted map[string]string
+	}
 }
 
 func newAcquisitions(worker string) *acquisitions {
-	return &acquisitions{prefix: worker + "#" + rand.Text()[:12] + "."} // 60 random bits
+	a := &acquisitions{prefix: worker + "#" + rand.Text()[:12] + "."} // 60 random bits
+	a.mu.adopted = map[string]string{}
+	return a
 }
 
 func (a *acquisitions) next() string { return a.prefix + strconv.FormatUint(a.last.Add(1), 36) }
 
-func (a *acquisitions) isOwn(acquisition string) bool {
-	return strings.HasPrefix(acquisition, a.prefix)
+// adopt notes that a lease which was given to this process has become a run of it.
+func (a *acquisitions) adopt(l Lease) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.adopted[l.Key] = l.Acquisition
+}
+
+// isOwn tells whether the lease shows a run of this process.
+func (a *acquisitions) isOwn(l Lease) bool {
+	if strings.HasPrefix(l.Acquisition, a.prefix) {
+		return true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return l.Acquisition != "" && a.mu.adopted[l.Key] == l.Acquisition
 }
 
 // acquisitionFor makes the name of a run for another worker, to whom a lease is given.

@@ -35,8 +35,22 @@ func TestConfigNamesTheWrongField(t *testing.T) {
 func TestTheProcessKnowsItsAcquisitionsAgain(t *testing.T) {
 	a, b := newAcquisitions("A"), newAcquisitions("A")
 	x, y := a.next(), a.next()
-	if x == y || !a.isOwn(x) || b.isOwn(x) || a.isOwn("") {
+	show := func(acquisition string) Lease { return Lease{Key: shard0, Acquisition: acquisition} }
+	if x == y || !a.isOwn(show(x)) || b.isOwn(show(x)) || a.isOwn(show("")) {
 		t.Errorf("acquisitions %s, %s", x, y)
+	}
+	// What another worker gives is ours once it is adopted, and no sooner; the last of each lease is enough.
+	given, again := acquisitionFor("A"), acquisitionFor("A")
+	if a.isOwn(show(given)) {
+		t.Errorf("%s is taken for a run before it is one", given)
+	}
+	a.adopt(show(given))
+	if !a.isOwn(show(given)) || b.isOwn(show(given)) || a.isOwn(Lease{Key: shard1, Acquisition: given}) {
+		t.Errorf("%s was adopted", given)
+	}
+	a.adopt(show(again))
+	if a.isOwn(show(given)) || !a.isOwn(show(again)) || a.isOwn(show("")) {
+		t.Errorf("%s was adopted after %s", again, given)
 	}
 	if !(Lease{Owner: "A", Acquisition: x}).IsOurs() {
 		t.Errorf("%s is not A's", x)

@@ -292,7 +292,7 @@ func TestUnequalMaximaAreHonouredAndWhatIsLeftIsTold(t *testing.T) {
 // owner: a scan must have shown that it does not renew.
 func TestRareScansTakeNobodyForDead(t *testing.T) {
 	const failover = 10 * sec
-	v := view{worker: "A", stream: testStream, failover: failover, busy: map[string]bool{}, isOwn: func(string) bool { return false },
+	v := view{worker: "A", stream: testStream, failover: failover, busy: map[string]bool{}, isOwn: func(Lease) bool { return false },
 		mayTake: func(Lease) bool { return true }}
 	l := Lease{Key: shard0, Owner: "B", Acquisition: "B#1", Counter: 5, Checkpoint: at("1"), Stream: testStream}
 	known := observe(nil, []Lease{l}, failover, 100*sec)

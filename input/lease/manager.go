@@ -384,7 +384,7 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 			continue // it was given just now
 		}
 		m.busy[l.Key] = true
-		if at, asked := m.askedAt[l.Key]; asked && now-at < 2*m.cfg.Failover && l.IsOurs() && !m.acquisitions.isOwn(l.Acquisition) {
+		if at, asked := m.askedAt[l.Key]; asked && now-at < 2*m.cfg.Failover && l.IsOurs() && !m.acquisitions.isOwn(l) {
 			// It was given when we had given up waiting (r3.6).
 			delete(m.askedAt, l.Key)
 			m.wg.Go(func() { m.actor(ctx, l.Key, wayAdopt, func() (*Held, ending) { return m.adoptGiven(ctx, l) }) })

@@ -11,7 +11,7 @@ import (
 type view struct {
 	worker   string
 	stream   string
-	isOwn    func(acquisition string) bool // whether this process made the acquisition
+	isOwn    func(Lease) bool // whether it shows a run of this process
 	failover time.Duration
 	max      int             // most leases at once, 0 = any number
 	busy     map[string]bool // an actor of ours takes, keeps, gives or releases the lease
@@ -138,7 +138,7 @@ func (p *planner) settleOwn() {
 	}
 	slices.SortFunc(own, func(a, b Lease) int { return cmp.Compare(a.Key, b.Key) })
 	for _, l := range own {
-		if p.v.isOwn(l.Acquisition) && !l.Ended() && p.room > 0 && p.v.mayTake(l) {
+		if p.v.isOwn(l) && !l.Ended() && p.room > 0 && p.v.mayTake(l) {
 			p.takeNow(l)
 		} else {
 			p.d.release = append(p.d.release, l)

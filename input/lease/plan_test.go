@@ -58,7 +58,7 @@ func TestPlan(t *testing.T) {
 	}
 	base := view{
 		worker: "A", stream: testStream, failover: f, now: now, busy: map[string]bool{},
-		isOwn: func(a string) bool { return a == "A#mine" }, mayTake: func(Lease) bool { return true },
+		isOwn: func(l Lease) bool { return l.Acquisition == "A#mine" }, mayTake: func(Lease) bool { return true },
 	}
 	for _, c := range []struct {
 		story   string
@@ -118,7 +118,7 @@ func TestPlanCountsWorkersAndKeepsToTheMaximum(t *testing.T) {
 		known[key] = o
 	}
 	d := makePlan(known, view{worker: "A", failover: 10 * sec, now: 100 * sec, max: 3, busy: map[string]bool{"held": true},
-		isOwn: func(string) bool { return false }, mayTake: func(Lease) bool { return true }})
+		isOwn: func(Lease) bool { return false }, mayTake: func(Lease) bool { return true }})
 	if d.workers != 3 {
 		t.Errorf("%d workers, want A, B and K", d.workers)
 	}

@@ -16,7 +16,7 @@ func of(worker string, n int) Lease {
 
 func planOf(worker string, now time.Duration) view {
 	return view{worker: worker, stream: testStream, failover: 9 * sec, now: now, busy: map[string]bool{}, stoleAt: now,
-		isOwn: func(string) bool { return false }, mayTake: func(Lease) bool { return true }}
+		isOwn: func(Lease) bool { return false }, mayTake: func(Lease) bool { return true }}
 }
 
 // A newcomer asks for its whole share, and only for leases that can be given and are work.

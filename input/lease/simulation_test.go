@@ -75,7 +75,7 @@ func (w *simulated) view() view {
 	return view{
 		worker: w.name, stream: testStream, failover: w.s.failover, max: w.max, busy: w.busy, asked: w.asked, giving: w.giving,
 		stoleAt: w.stoleAt, now: w.s.now,
-		isOwn:   func(a string) bool { return a == w.name+"#own" },
+		isOwn:   func(l Lease) bool { return l.Acquisition == w.name+"#own" },
 		mayTake: func(l Lease) bool { return !l.Ended() },
 	}
 }

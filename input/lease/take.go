@@ -27,7 +27,7 @@ var errGaveUp = errors.New("no answer in time")
 // returns the new run, or why there is none.
 func (m *Manager) take(ctx context.Context, seen Lease) (*Held, ending) {
 	var previous string
-	if seen.Owner == m.cfg.WorkerID && m.acquisitions.isOwn(seen.Acquisition) {
+	if seen.Owner == m.cfg.WorkerID && m.acquisitions.isOwn(seen) {
 		previous = seen.Acquisition
 	}
 	acquisition := m.acquisitions.next()

@@ -132,6 +132,31 @@ func TestASuspendedMachineWakesUpFenced(t *testing.T) {
 	})
 }
 
+// The same with a lease that another worker gave it, whose name the process did not make: a release would leave the shard
+// unread until a scan shows it free, and would be a write on the strength of a lease that is over.
+func TestASuspendedMachineTakesAnewWhatItWasGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, _ := lent(t)
+		b := w.worker("B").wants(shard0).run()
+		w.await("the hand-over", func() bool { return b.held(shard0) != nil })
+		h := b.mustHold(shard0)
+		a.kill()
+		time.Sleep(20 * sec)
+		writes := w.times(func(r dynamotest.Request) bool { return isRelease(r) || isTake(r) })
+		b.jumped.Store(int64(time.Hour))
+		time.Sleep(4 * sec)
+		if !errors.Is(h.Err(), ErrFenced) {
+			t.Errorf("error %v", h.Err())
+		}
+		if again := b.mustHold(shard0); again.Lease().Acquisition == h.Lease().Acquisition {
+			t.Error("a fenced run must not go on")
+		}
+		if n := len(writes()); n != 1 {
+			t.Errorf("%d releases and takes, one take is enough", n)
+		}
+	})
+}
+
 // The same, when somebody else took the lease meanwhile.
 func TestASuspendedMachineRobsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
