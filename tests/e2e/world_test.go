@@ -23,7 +23,6 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"go.uber.org/goleak"
 
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
@@ -42,7 +41,7 @@ func TestMain(m *testing.M) {
 		_ = flag.Set("test.parallel", "5") // most of a story is waiting
 	}
 	// Nothing of a pipeline may outlive it.
-	goleak.VerifyTestMain(stack.StopAfter(withBinary{m}))
+	pulsartest.VerifyTestMain(stack.StopAfter(withBinary{m}))
 }
 
 // withBinary has the binary built before the tests, and removed after them.
@@ -50,14 +49,7 @@ type withBinary struct{ m *testing.M }
 
 func (w withBinary) Run() int {
 	defer build()()
-	code := w.m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	// The Pulsar client's calls cannot be cancelled: those to a broker that is away end by themselves within the operation
-	// timeout, half a minute. What is there after that is a leak.
-	for deadline := time.Now().Add(40 * time.Second); goleak.Find() != nil && time.Now().Before(deadline); {
-		time.Sleep(100 * time.Millisecond)
-	}
-	return code
+	return w.m.Run()
 }
 
 const (

@@ -3,15 +3,13 @@ package fleet
 import (
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
@@ -30,7 +28,7 @@ func TestMain(m *testing.M) {
 			_ = flag.Set("test.parallel", "1")
 		}
 	}
-	goleak.VerifyTestMain(stack.StopAfter(withBinary{m}))
+	pulsartest.VerifyTestMain(stack.StopAfter(withBinary{m}))
 }
 
 // withBinary has the workers' binary built before the tests, and removed after them.
@@ -39,9 +37,7 @@ type withBinary struct{ m *testing.M }
 func (w withBinary) Run() int {
 	remove := build()
 	defer remove()
-	code := w.m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	return code
+	return w.m.Run()
 }
 
 var binary struct {

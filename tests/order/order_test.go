@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"go.uber.org/goleak"
 
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/output"
@@ -34,19 +32,7 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = flag.Set("test.parallel", "4") // half of a story is waiting
 	}
-	goleak.VerifyTestMain(patient{m})
-}
-
-// patient gives the Pulsar client's calls, which cannot be cancelled, the time in which they end by themselves.
-type patient struct{ m *testing.M }
-
-func (p patient) Run() int {
-	code := p.m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	for deadline := time.Now().Add(40 * time.Second); goleak.Find() != nil && time.Now().Before(deadline); {
-		time.Sleep(100 * time.Millisecond)
-	}
-	return code
+	pulsartest.VerifyTestMain(m)
 }
 
 const (

@@ -11,18 +11,12 @@ import (
 	"github.com/apache/pulsar-client-go/pulsar/backoff"
 	pulsarlog "github.com/apache/pulsar-client-go/pulsar/log"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
-// TestMain looks for goroutines that are left, apart from one that the client (v0.21.0) leaves: a producer which the broker
-// ended (its topic was terminated) keeps its reconnecting goroutine for ever, since Close then returns early; and one that
-// is closed while it reconnects keeps it until its lookup times out.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(stack.StopAfter(m), goleak.IgnoreAnyFunction("github.com/apache/pulsar-client-go/pulsar.(*partitionProducer).runEventsLoop.func1"))
-}
+func TestMain(m *testing.M) { pulsartest.VerifyTestMain(stack.StopAfter(m)) }
 
 // testContext bounds every wait of a test: what takes longer has failed.
 func testContext(t *testing.T) context.Context {
