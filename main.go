@@ -27,13 +27,15 @@ func main() {
 		return
 	}
 	tuneMemory()
-	service.RunCLI(context.Background(), options()...)
+	service.RunCLI(context.Background(), options(os.Args)...)
 }
 
-// options turn Benthos' command line into ours.
-func options() []service.CLIOptFunc {
+// options turn Benthos' command line into ours. Args begin with the program's name.
+func options(args []string) []service.CLIOptFunc {
 	commands := command.Binary{Name: name, Version: version(), Schema: schema}
+	commands.SetHelp(args, "moves Amazon Kinesis streams into Apache Pulsar")
 	return append([]service.CLIOptFunc{
+		service.CLIOptSetArgs(commands.Arguments(args)...),
 		service.CLIOptSetBinaryName(name),
 		service.CLIOptSetProductName(name),
 		service.CLIOptSetVersion(version(), ""),

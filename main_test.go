@@ -25,7 +25,7 @@ func cli(t *testing.T, args ...string) (code int, printed string) {
 		all, _ := io.ReadAll(reader)
 		read <- string(all)
 	}()
-	code, err = service.RunCLIToCode(context.Background(), append(options(), service.CLIOptSetArgs(append([]string{name}, args...)...))...)
+	code, err = service.RunCLIToCode(context.Background(), options(append([]string{name}, args...))...)
 	os.Stdout, os.Stderr = out, errs
 	_ = writer.Close()
 	printed = <-read
@@ -63,6 +63,21 @@ func TestTheBinaryRunsBenthosCommandsUnderItsOwnName(t *testing.T) {
 	} {
 		if code, printed := cli(t, tc.args...); code != 0 || !strings.Contains(printed, tc.want) {
 			t.Errorf("%v: exit code %d, %q is missing in: %s", tc.args, code, tc.want, printed)
+		}
+	}
+}
+
+// Benthos prints forty lines of help below an error of the command line, and the error is out of sight.
+func TestAnErrorOfTheCommandLineIsNotBuriedInHelp(t *testing.T) {
+	for _, args := range [][]string{{"nope"}, {"--nope"}, {"run", "--nope"}, {"run", "x.yaml", "--nope"}, {"streams", "--log.level"}, {"lint", "--nope"}, {"run", "none.yaml"}, {"echo", "none.yaml"}, {"streams", "-o", "none.yaml"}} {
+		code, printed := cli(t, args...)
+		if code != 1 || printed == "" || strings.Count(strings.TrimSpace(printed), "\n") > 3 || strings.Contains(printed, "goroutine ") {
+			t.Errorf("%v: exit code %d: %s", args, code, printed)
+		}
+	}
+	for _, args := range [][]string{{"--help"}, {"help"}, {"help", "run"}, {"run", "--help"}, {"run", "x.yaml", "-h"}, {"leases", "--help"}, {"template"}} {
+		if code, printed := cli(t, args...); code != 0 || !strings.Contains(printed, "USAGE:") {
+			t.Errorf("%v: exit code %d: %s", args, code, printed)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
 	ctx := stoppable{context.Background(), make(chan struct{})}
 	ended := make(chan int, 1)
 	go func() {
-		code, err := service.RunCLIToCode(ctx, append(options(), service.CLIOptSetArgs(args...), service.CLIOptAddTeeLogger(slog.New(up)))...)
+		code, err := service.RunCLIToCode(ctx, append(options(args), service.CLIOptAddTeeLogger(slog.New(up)))...)
 		if err != nil {
 			t.Error(err)
 		}

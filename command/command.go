@@ -43,7 +43,7 @@ func (b Binary) err() io.Writer {
 // Options are the commands, as options of Benthos' command line.
 func (b Binary) Options() []service.CLIOptFunc {
 	var options []service.CLIOptFunc
-	for _, c := range []*cli.Command{b.lint(), b.convert(), b.dryRun(), b.leases(), b.ready()} {
+	for _, c := range b.commands() {
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
 			return fmt.Errorf("%w; %s %s --help tells what there is", err, b.Name, c.Name)
 		}

@@ -29,7 +29,7 @@ func run(t *testing.T, args ...string) (code int, out, complaints string) {
 	var stdout, stderr bytes.Buffer
 	b := command.Binary{Name: "kinesis-pulsar", Version: "v0", Schema: schema, Stdout: &stdout, Stderr: &stderr}
 	options := append([]service.CLIOptFunc{service.CLIOptSetBinaryName(b.Name), service.CLIOptSetMainSchemaFrom(schema)}, b.Options()...)
-	options = append(options, service.CLIOptSetArgs(append([]string{b.Name}, args...)...))
+	options = append(options, service.CLIOptSetArgs(b.Arguments(append([]string{b.Name}, args...))...))
 	code, err := service.RunCLIToCode(context.Background(), options...)
 	if err != nil {
 		stderr.WriteString(err.Error())
