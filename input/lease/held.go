@@ -123,7 +123,7 @@ func (h *Held) Err() error {
 
 // Release ends the run, writes the last confirmed position and leaves the lease to whoever wants it, in one write. It
 // returns when that is done, or when the run had ended before, or with an error when the table did not confirm it until
-// ctx ended or the lease would have expired anyway. The first call's ctx bounds the write.
+// ctx ended, the manager was stopped, or the lease would have expired anyway. The first call's ctx bounds the write.
 func (h *Held) Release(ctx context.Context) error {
 	h.mu.Lock()
 	if h.mu.releaseCtx == nil {
@@ -373,5 +373,11 @@ func (h *Held) release(ctx context.Context, p parting) (l Lease, found bool, err
 	return l, found, err
 }
 
-// parting is how the run leaves its lease.
-func (h *Held) parting() parting { return parting{asker: h.hand.giveTo()} }
+// parting is how the run leaves its lease. A shard at its end is given to nobody, written or not: the renewal that stored it
+// may have come before the release.
+func (h *Held) parting() parting {
+	if h.isEnding() {
+		return parting{}
+	}
+	return parting{asker: h.hand.giveTo()}
+}

@@ -502,7 +502,11 @@ func (m *Manager) finish(ctx context.Context, h *Held, e ending) ending {
 	writing := ctx
 	switch {
 	case releaseCtx != nil:
-		writing = releaseCtx
+		// Whoever releases one lease may be more patient than whoever stops the manager, which ends ctx with its own patience.
+		bounded, cancel := context.WithCancelCause(releaseCtx)
+		defer cancel(nil)
+		defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+		writing = bounded
 	case m.isClosing():
 		writing = m.closeCtx
 	}

@@ -178,6 +178,66 @@ func TestCloseIsBoundedByItsContext(t *testing.T) {
 	})
 }
 
+// A release that somebody began with more patience than Close has does not hold Close up.
+func TestCloseIsNotBoundToARelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, Count: -1, When: isRelease})
+		released := make(chan error)
+		go func() { released <- h.Release(t.Context()) }()
+		time.Sleep(sec)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		err := k.m.Close(ctx)
+		if d := time.Since(begin); d != 500*time.Millisecond {
+			t.Errorf("Close took %s", d)
+		}
+		if err == nil {
+			t.Error("Close does not tell of the lease that was not released")
+		}
+		if err := <-released; err == nil {
+			t.Error("Release tells of success")
+		}
+		<-k.done
+	})
+}
+
+// The same when Run's context ends: the release goes on in Close.
+func TestAReleaseThatIsCutShortIsDoneByClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		k := w.worker("A").run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		h.Confirmed(at("5"), 0)
+		hang := w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, Count: -1, When: isRelease})
+		released := make(chan error)
+		go func() { released <- h.Release(t.Context()) }()
+		time.Sleep(sec)
+		begin := time.Now()
+		k.kill()
+		if d := time.Since(begin); d > 0 {
+			t.Errorf("Run returned after %s", d)
+		}
+		if err := <-released; err == nil {
+			t.Error("Release tells of success")
+		}
+		hang.Remove()
+		if err := k.m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
 func TestCloseWithoutRunAndRunAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -245,6 +305,29 @@ func TestTheEndOfAShardIsStoredWithItsRelease(t *testing.T) {
 		}
 		if err := h.Release(t.Context()); err != nil {
 			t.Errorf("second Release: %v", err)
+		}
+	})
+}
+
+// A shard that has been read to its end is given to nobody, though somebody asks for it: not when its end was stored by a
+// renewal already, either, which leaves the release nothing to write.
+func TestTheEndOfAShardIsNotGivenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, h := lent(t)
+		a.onDrain(func(*Held) {})
+		b := w.worker("B").wants(shard0).run()
+		w.await("the drain", func() bool { drains, _ := a.drainsAndResumes(); return drains == 1 })
+		h.Confirmed(at(checkpoint.ShardEnd), 0)
+		w.await("the renewal", func() bool { return w.read(shard0).Ended() })
+		if err := h.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(20 * sec)
+		if l := w.read(shard0); l.Owner != "" || !l.Ended() || l.Ask != "" {
+			t.Errorf("%+v", l)
+		}
+		if n := len(b.runs(shard0)); n != 0 {
+			t.Errorf("%d runs of a shard that has nothing left", n)
 		}
 	})
 }
