@@ -62,6 +62,10 @@ func TestAHandOverOfKCL3IsCompleted(t *testing.T) {
 				if s := a.m.Stats(); s.Beside != "K" {
 					t.Errorf("stats: %+v", s)
 				}
+				time.Sleep(3 * sec)
+				if got := a.log.infos(); !strings.Contains(got[len(got)-1], "KCL 3.x") || strings.Contains(got[len(got)-1], "asked") {
+					t.Errorf("told: %q", got) // nobody has asked
+				}
 			})
 		})
 	}

@@ -49,6 +49,10 @@ func (m *Manager) handle(events []event) {
 				m.count(func(s *Stats) { s.ended(e.ended.cause) })
 			}
 			switch {
+			case errors.Is(e.ended.cause, errGaveUp):
+				// Whether it was given nobody knows.
+			case e.ran && errors.Is(e.ended.cause, errGivenToKCL):
+				m.passed.add(e.key, now+m.cfg.Failover/3)
 			case e.ran && errors.Is(e.ended.cause, ErrGiven):
 				m.given.add(e.key, now+m.cfg.Failover/3)
 			case e.ran && errors.Is(e.ended.cause, ErrLost):
@@ -67,6 +71,9 @@ func (m *Manager) handle(events []event) {
 	}
 	if keys := m.given.due(now); keys != nil {
 		m.cfg.Log.Infof("Gave %d leases to workers that asked for them: %s", len(keys), shortList(keys))
+	}
+	if keys := m.passed.due(now); keys != nil {
+		m.cfg.Log.Infof("Passed %d leases to workers of KCL 3.x, whose leader had assigned them: %s", len(keys), shortList(keys))
 	}
 }
 
@@ -140,7 +147,9 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 		m.nextScan = now + m.cfg.jitter(m.cfg.Failover/6)
 		return
 	}
-	m.reads.ok()
+	if m.reads.ok(now) {
+		m.cfg.Log.Infof("Lease table %s could be read each time for %s again", m.cfg.Table.Name(), m.reads.calm)
+	}
 	if m.stoleAt == 0 {
 		m.stoleAt = now
 	}

@@ -30,6 +30,9 @@ const (
 // drainForKCL is how long KCL 3.x's own workers take at most until they complete a hand-over, drained or not.
 const drainForKCL = 30 * time.Second
 
+// errGivenToKCL is returned when the lease was handed over to a worker of KCL 3.x, whose leader has assigned it.
+var errGivenToKCL = fmt.Errorf("%w, of KCL 3.x", ErrGiven)
+
 // handover is what the actor of a lease knows of a hand-over to another worker.
 type handover struct {
 	phase phase
@@ -183,7 +186,7 @@ func (h *Held) advance(ctx context.Context) (next time.Duration, e *ending) {
 		return o.until, nil
 	case phaseKCL:
 		if h.isDrained() || late {
-			return 0, &ending{cause: fmt.Errorf("%w: %s of KCL 3.x", ErrGiven, h.own.next)}
+			return 0, &ending{cause: fmt.Errorf("%w: %s", errGivenToKCL, h.own.next)}
 		}
 		return o.until, nil
 	}

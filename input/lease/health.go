@@ -9,6 +9,9 @@ import (
 // there may be nothing left to try.
 type health struct {
 	forget time.Duration
+	// calm is for how long nothing must have failed until it is told that all is well, and the next failure is news. One
+	// success ends no trouble: a table that is throttled does some of what it is asked for, and would be told of each time.
+	calm time.Duration
 
 	mu struct {
 		sync.Mutex
@@ -18,10 +21,20 @@ type health struct {
 	}
 }
 
-func (h *health) ok() {
+func newHealth(failover time.Duration) health {
+	return health{forget: 2 * failover, calm: 6 * failover}
+}
+
+// ok notes a success. It returns true once per time of failing that was warned of, when that is over.
+func (h *health) ok(now time.Duration) (recovered bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mu.err, h.mu.warned = nil, false
+	h.mu.err = nil
+	recovered = h.mu.warned && now-h.mu.last >= h.calm
+	if recovered {
+		h.mu.warned = false
+	}
+	return recovered
 }
 
 func (h *health) fail(now time.Duration, err error) {
@@ -29,6 +42,9 @@ func (h *health) fail(now time.Duration, err error) {
 	defer h.mu.Unlock()
 	if h.mu.err == nil || now-h.mu.last > h.forget {
 		h.mu.since = now
+	}
+	if now-h.mu.last > h.calm {
+		h.mu.warned = false // of a time of failing after which nothing was tried
 	}
 	h.mu.err, h.mu.last = err, now
 }

@@ -72,9 +72,10 @@ type Manager struct {
 	took     []string
 	lost     gathered
 	fenced   gathered
-	given    gathered
-	lacking  bool // warned of leases that nobody may take
-	missing  int  // scans in a row that found no table
+	given    gathered // to workers that asked
+	passed   gathered // to workers of KCL 3.x
+	lacking  bool     // warned of leases that nobody may take
+	missing  int      // scans in a row that found no table
 	scanning bool
 	scanned  bool // at least once
 	nextScan time.Duration
@@ -132,7 +133,7 @@ func NewManager(cfg Config, handler Handler) (*Manager, error) {
 	}
 	return &Manager{
 		cfg: cfg, handler: handler, acquisitions: newAcquisitions(cfg.WorkerID),
-		reads: health{forget: 2 * cfg.Failover}, writes: health{forget: 2 * cfg.Failover},
+		reads: newHealth(cfg.Failover), writes: newHealth(cfg.Failover),
 		plan: makePlan, judge: judgeAsks, notify: make(chan struct{}, 1),
 		closing: make(chan struct{}), closeDone: make(chan struct{}),
 		known: map[string]observation{}, busy: map[string]bool{}, broken: map[string]bool{}, workers: 1, witness: witness{failover: cfg.Failover},
@@ -415,7 +416,7 @@ func (m *Manager) act(ctx context.Context, now time.Duration) (next time.Duratio
 	if at := m.dropExpiredAsks(now); at != 0 {
 		next = min(next, at)
 	}
-	for _, g := range []*gathered{&m.lost, &m.fenced, &m.given} {
+	for _, g := range []*gathered{&m.lost, &m.fenced, &m.given, &m.passed} {
 		if len(g.keys) > 0 {
 			next = min(next, g.at)
 		}

@@ -13,7 +13,9 @@ func (m *Manager) try(ctx context.Context, timeout time.Duration, u *update) (an
 	a, err := m.cfg.Table.send(tctx, u)
 	switch {
 	case err == nil:
-		m.writes.ok()
+		if m.writes.ok(m.cfg.Clock()) {
+			m.cfg.Log.Infof("Lease table %s has done every write for %s again", m.cfg.Table.Name(), m.writes.calm)
+		}
 	case ctx.Err() == nil: // not just because we are being stopped
 		m.writes.fail(m.cfg.Clock(), err)
 	}
