@@ -138,10 +138,13 @@ func (p *planner) settleOwn() {
 	}
 	slices.SortFunc(own, func(a, b Lease) int { return cmp.Compare(a.Key, b.Key) })
 	for _, l := range own {
-		if p.v.isOwn(l) && !l.Ended() && p.room > 0 && p.v.mayTake(l) {
-			p.takeNow(l)
-		} else {
+		switch {
+		case !p.v.isOwn(l) || l.Ended() || p.room <= 0 || !p.v.mayTake(l):
 			p.d.release = append(p.d.release, l)
+		case len(p.d.take) < p.slots():
+			p.takeNow(l)
+		default:
+			// After an outage there may be hundreds. The answer to one of those under way brings the next plan.
 		}
 	}
 }

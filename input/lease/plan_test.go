@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,27 @@ func TestPlan(t *testing.T) {
 		d := makePlan(map[string]observation{shard0: c.o}, v)
 		if len(d.take) == 1 != c.take || len(d.release) == 1 != c.release || d.next != c.next {
 			t.Errorf("%s: take %v, release %v, next %s (want %s)", c.story, d.take, d.release, d.next, c.next)
+		}
+	}
+}
+
+// Leases of our own that are to be taken anew have no more room than any others; those that wait for it are not released.
+func TestPlanTakesItsOwnAgainAFewAtATime(t *testing.T) {
+	known := map[string]observation{}
+	for i := range 100 {
+		key := fmt.Sprint("fenced ", i)
+		known[key] = observation{lease: Lease{Key: key, Owner: "A", Acquisition: "A#mine", Checkpoint: at("1")}}
+	}
+	v := view{worker: "A", failover: 10 * sec, now: 100 * sec, isOwn: func(Lease) bool { return true }, mayTake: func(Lease) bool { return true }}
+	for _, c := range []struct {
+		busy, pending, want int
+	}{{0, 0, firstTakes}, {3, 3, firstTakes - 3}, {firstTakes, firstTakes, 0}, {20, 4, 12}, {90, 0, 10}, {60, 10, parallelTakes - 10}, {60, 32, 0}} {
+		v.busy, v.pending = map[string]bool{}, c.pending
+		for i := range c.busy {
+			v.busy[fmt.Sprint("fenced ", i)] = true
+		}
+		if d := makePlan(known, v); len(d.take) != c.want || len(d.release) != 0 {
+			t.Errorf("with %d busy, %d of them takes under way: takes %d, want %d; releases %d", c.busy, c.pending, len(d.take), c.want, len(d.release))
 		}
 	}
 }
