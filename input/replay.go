@@ -1,10 +1,6 @@
 package input
 
-import (
-	"time"
-
-	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
-)
+import "time"
 
 // Pauses between replays: for passing trouble, and for a batch of nothing but records that Pulsar refuses.
 const (
@@ -14,8 +10,8 @@ const (
 
 // acked takes the result of a batch. The first call counts; it may come late, or after the run's end.
 func (r *run) acked(f *flight, err error) {
-	if err == nil && f.attempt.Withheld() {
-		err = attempt.ErrFenced
+	if err == nil {
+		err = f.attempt.Withheld()
 	}
 	if !f.attempt.Done(err != nil) {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -218,6 +219,13 @@ func (s *session) refused() error {
 	return nil
 }
 
+// passing tells of an error that it is nobody's failure and ends by itself: the last owner's producers are still connected,
+// until the broker misses a sign of life of a process that was killed or stands still. When it lasts, the partition's
+// trouble tells so, once.
+func passing(err error) bool {
+	return strings.Contains(err.Error(), "ProducerBusy")
+}
+
 // spontaneous tells that the client failed a message by itself and goes on with those behind it, as it does when a quota
 // is exceeded. When a producer ends, whoever ended it, nothing behind what it failed is sent any more.
 func spontaneous(err error) bool {
@@ -253,6 +261,8 @@ func (l *lane) prove(ctx context.Context, w *writing) error {
 	e := &again.flight.entries[0]
 	e.message, e.sequence = stored.message, stored.sequence
 	e.message.SequenceID = &e.sequence
+	// The map belongs to the part, which uses it again while the client may still be sending this, if the wait is cut short.
+	e.message.Properties = maps.Clone(stored.message.Properties)
 	again.placeAt(e, l.places(again), stored.place.track.partition.index)
 	if sent, _ := again.dispatch(ctx); !sent {
 		return nil // The next part is as good for the proof.

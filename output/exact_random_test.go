@@ -79,7 +79,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 		faults++
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(50+r.IntN(3000))*time.Millisecond)
 		batch, a := s.batch(pending...)
-		err := o.WriteBatch(ctx, batch)
+		err := writeOf(ctx, o, batch, a)
 		cancel()
 		a.Done(err != nil)
 		if err == nil {

@@ -18,16 +18,17 @@ import (
 // message must be settled before the next is sent: see writing.resolve.
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
 	err := o.writeBatch(ctx, batch)
-	if (errors.Is(err, attempt.ErrStale) || errors.Is(err, attempt.ErrFenced)) && withhold(batch) {
+	if err != nil && o.withhold(batch, err) {
 		o.log.Debugf("%d messages are not sent: %v", len(batch), err)
 		return nil
 	}
 	return err
 }
 
-// withhold lets a batch pass unsent whose records are all of attempts that are over. Batches that were merged with others
-// on the way fail: the others' records must not be lost.
-func withhold(batch service.MessageBatch) bool {
+// withhold lets a batch pass that has failed, so that nobody sends it again: because its records are all of attempts that
+// are over, whatever the error is, or because it is only to wait. Batches that were merged with others on the way fail: the
+// others' records must not be lost.
+func (o *output) withhold(batch service.MessageBatch, err error) bool {
 	var w writing
 	for _, m := range batch {
 		known := false
@@ -35,8 +36,7 @@ func withhold(batch service.MessageBatch) bool {
 			w.touch(a)
 			known = true
 		}
-		v, _ := m.MetaGetImmut(attempt.RecordIDKey)
-		if id, ok := v.(*attempt.RecordID); ok && id != nil {
+		if id := recordOf(m); id != nil {
 			w.touch(id.Attempt())
 			known = true
 		}
@@ -44,7 +44,7 @@ func withhold(batch service.MessageBatch) bool {
 			return false
 		}
 	}
-	return attempt.Withhold(w.attempts...)
+	return attempt.Withhold(w.attempts...) || o.conf.deduplication && passing(err) && attempt.Postpone(err, w.attempts...)
 }
 
 func (o *output) writeBatch(ctx context.Context, batch service.MessageBatch) error {
@@ -171,8 +171,7 @@ func (o *output) holdBackBut(batch service.MessageBatch, stored map[*attempt.Rec
 		if a := attempt.FromContext(m.Context()); a != nil {
 			w.touch(a)
 		}
-		v, _ := m.MetaGetImmut(attempt.RecordIDKey)
-		if id, ok := v.(*attempt.RecordID); ok && id != nil {
+		if id := recordOf(m); id != nil {
 			w.touch(id.Attempt())
 			ids = append(ids, id)
 		}

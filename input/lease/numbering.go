@@ -102,6 +102,7 @@ func (h *Held) Miscounted() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.numbers = numbers{}
+	h.numberedLocked() // whoever waits for an epoch to be written would wait for ever
 }
 
 // Number returns how the run's records are numbered. If a new epoch has to begin for that, it waits until the lease item
@@ -170,6 +171,11 @@ func (h *Held) adoptNumbersLocked(l Lease) {
 		return
 	}
 	n.unwritten = false
+	h.numberedLocked()
+}
+
+// numberedLocked wakes those who wait in Number. It must be called with mu held.
+func (h *Held) numberedLocked() {
 	close(h.mu.numbered)
 	h.mu.numbered = make(chan struct{})
 }

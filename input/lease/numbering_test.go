@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -268,6 +269,29 @@ func TestNumberingEndsWithTheRun(t *testing.T) {
 		}
 		if l := w.read(shard0); l.DedupEpoch != "" {
 			t.Errorf("%+v", l)
+		}
+	})
+}
+
+// The reader finds out that records are missing while an epoch, which would count them, is being written: nobody goes on
+// waiting for it.
+func TestAMiscountEndsTheWaitForAnEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("100"))
+		a := w.worker("A").run()
+		time.Sleep(sec)
+		h := a.mustHold(shard0)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Delay, Operation: "UpdateItem", Count: 1, Delay: 500 * time.Millisecond})
+		time.AfterFunc(100*time.Millisecond, h.Miscounted)
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*sec)
+		defer cancel()
+		if n, err := h.Number(ctx, Numbered{Partitions: 1, Next: at("101")}); err == nil || time.Since(asked) > 200*time.Millisecond {
+			t.Errorf("%+v, %v after %s", n, err, time.Since(asked))
+		}
+		if n := numberOf(t, h, 0, "200"); w.read(shard0).DedupEpoch != n.Epoch {
+			t.Error("the next one is not written")
 		}
 	})
 }

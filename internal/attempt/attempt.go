@@ -12,7 +12,7 @@
 //     Check and send happen under one lock which the ack takes too, so no send can slip behind a failed ack.
 //   - An attempt of which anything was withheld is not delivered, whatever its ack says.
 //   - A record counts as confirmed only if every message that entered the output with its id was confirmed by Pulsar,
-//     all of them by one and the same output.
+//     all of them by one and the same output. With its number (see Exact) one confirmed message is enough.
 package attempt
 
 import (
@@ -62,8 +62,8 @@ type Attempt struct {
 		output any  // the pulsar output that saw this attempt
 		shared bool // more than one did: their marks prove nothing
 		exact  bool // see Exact
-		// withheld is whether an output has let messages of it pass without sending them, see Withhold.
-		withheld bool
+		// withheld is why an output has let messages of it pass without sending them, nil if none has; see Withhold.
+		withheld error
 	}
 	// records[i].outcome is guarded by mu. A slice per attempt: its elements' addresses travel in the metadata.
 	records []RecordID
@@ -250,21 +250,37 @@ func (id *RecordID) Refuse() {
 	}
 }
 
-// Withhold is what an output does with messages of attempts that are over: failed, or open with their fence closed. They
-// may never be sent, so it takes them, sends nothing and reports no error. An error would be worse than useless: the
-// outputs of Benthos that try again do so for ever, and take nothing else meanwhile, not even the replay.
+// Withhold is what an output does with messages of attempts that are over: failed, or open with their fence closed or
+// their run ended. They may never be sent, so it takes them, sends nothing and reports no error. An error would be worse
+// than useless: the outputs of Benthos that try again do so for ever, and take nothing else meanwhile, not even the replay.
 //
 // It returns false, and nothing may be taken so, unless all the attempts are over. Afterwards an ack without an error does
 // not mean that an attempt was delivered; see Withheld.
 func Withhold(attempts ...*Attempt) bool {
+	return withhold(ErrFenced, attempts, (*Attempt).over)
+}
+
+// Postpone is Withhold for attempts that are not over: their messages have to wait, and the input is to hand them out again.
+// For what is nobody's failure that is better than an error, which Benthos writes into the log each time, and for which its
+// outputs take records away or stop everything else. It returns false if one was acknowledged before: only an error can
+// bring its messages back.
+func Postpone(cause error, attempts ...*Attempt) bool {
+	return withhold(cause, attempts, func(a *Attempt) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.mu.state != Acked
+	})
+}
+
+func withhold(cause error, attempts []*Attempt, may func(*Attempt) bool) bool {
 	for _, a := range attempts {
-		if !a.over() {
+		if !may(a) {
 			return false
 		}
 	}
 	for _, a := range attempts {
 		a.mu.Lock()
-		a.mu.withheld = true
+		a.mu.withheld = cause
 		a.mu.Unlock()
 	}
 	return true
@@ -274,11 +290,11 @@ func Withhold(attempts ...*Attempt) bool {
 func (a *Attempt) over() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.mu.state == Failed || a.mu.state == Open && !a.run.fence.Open()
+	return a.mu.state == Failed || a.mu.state == Open && (!a.run.fence.Open() || a.run.isOver())
 }
 
-// Withheld tells whether an output has withheld messages of the attempt. Its ack counts as failed then.
-func (a *Attempt) Withheld() bool {
+// Withheld returns why an output has withheld messages of the attempt, nil if none has. Its ack counts as failed then.
+func (a *Attempt) Withheld() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.withheld
@@ -308,7 +324,8 @@ func (a *Attempt) Done(failed bool) bool {
 // and everything behind it is replayed.
 //
 // Of records that were sent with their numbers only the undelivered ones come back, in stream order: Pulsar would drop
-// the others, and would drop them all if a number above were repeated first.
+// the others, and would drop them all if a number above were repeated first. Such a record is delivered when any message
+// of it was confirmed: it has one number, so what came again meanwhile and was not sent is the same message.
 //
 // AllRefused tells that it is refused records alone that stop the shard.
 //
@@ -332,7 +349,7 @@ func (a *Attempt) Undelivered(keyOf func(i int) string) (replay []int, allRefuse
 		if !o.HasKey {
 			key = keyOf(i)
 		}
-		delivered := !a.mu.shared && o.Entered > 0 && o.Confirmed == o.Entered
+		delivered := !a.mu.shared && o.Confirmed > 0 && (a.mu.exact || o.Confirmed == o.Entered)
 		_, tail := failedKeys[key]
 		if delivered && (a.mu.exact || !tail && !anyKey) {
 			continue

@@ -131,14 +131,40 @@ func TestOnlyAttemptsThatAreOverAreWithheld(t *testing.T) {
 	if Withhold(failed, running) || Withhold(fenced, acked) {
 		t.Fatal("withheld what may be sent")
 	}
-	if failed.Withheld() || fenced.Withheld() {
+	if failed.Withheld() != nil || fenced.Withheld() != nil {
 		t.Fatal("withheld a part")
 	}
-	if !Withhold(failed, fenced) || !failed.Withheld() || !fenced.Withheld() {
+	if !Withhold(failed, fenced) || failed.Withheld() == nil || fenced.Withheld() == nil {
 		t.Fatal("not withheld")
 	}
-	if running.Withheld() || acked.Withheld() {
+	if running.Withheld() != nil || acked.Withheld() != nil {
 		t.Fatal("withheld the wrong one")
+	}
+}
+
+// A run that has ended confirms nothing any more, though its lease may be ours.
+func TestAttemptsOfARunThatHasEndedAreWithheld(t *testing.T) {
+	r := NewRun("a", open(), nil)
+	a := r.Attempt(1, func(int) Origin { return Origin{} })
+	if Withhold(a) {
+		t.Fatal("withheld what may be sent")
+	}
+	r.End()
+	if !Withhold(a) || !errors.Is(a.Withheld(), ErrFenced) {
+		t.Fatalf("withheld: %v", a.Withheld())
+	}
+}
+
+func TestOnlyWhatIsNotAckedIsPostponed(t *testing.T) {
+	wait := errors.New("wait")
+	running, failed, acked := New("a", open(), 1), New("b", open(), 1), New("c", open(), 1)
+	failed.Done(true)
+	acked.Done(false)
+	if Postpone(wait, running, acked) || running.Withheld() != nil {
+		t.Fatal("postponed what nobody hands out again")
+	}
+	if !Postpone(wait, running, failed) || !errors.Is(running.Withheld(), wait) {
+		t.Fatalf("postponed: %v", running.Withheld())
 	}
 }
 

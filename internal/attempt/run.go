@@ -122,6 +122,13 @@ func (r *Run) CloseProducers(ctx context.Context) error {
 	return nil
 }
 
+// isOver tells whether the run has ended.
+func (r *Run) isOver() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.over
+}
+
 // End ends the run: its producers begin to end, and none is registered any more. It does not wait.
 func (r *Run) End() {
 	r.mu.Lock()

@@ -94,3 +94,30 @@ func TestNumberedRecordsComeBackAlone(t *testing.T) {
 		t.Errorf("replay %v", replay)
 	}
 }
+
+// A batch that comes once more, behind an output that tries again, and is held back then says nothing of what was stored.
+func TestANumberedRecordStaysConfirmed(t *testing.T) {
+	a := New("shard", open(), 2)
+	for try := range 2 {
+		end, err := Begin("out", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if try == 0 {
+			a.Exact()
+			a.ID(0).Entered("k")
+			a.ID(1).Entered("k")
+		} else {
+			a.ID(0).Skipped()
+			a.ID(1).Skipped()
+		}
+		end()
+		if try == 0 {
+			a.ID(0).Confirm()
+		}
+	}
+	a.Done(true)
+	if replay, _ := a.Undelivered(func(int) string { return "k" }); !slices.Equal(replay, []int{1}) {
+		t.Errorf("replay %v", replay)
+	}
+}
