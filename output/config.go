@@ -188,6 +188,7 @@ Messages are delivered at least once. Pulsar's client re-sends what it is not su
 				LintRule(lintUnless(fmt.Sprintf(`this == "" || this.re_match(%q)`, topicName), fieldDeadLetterTopic+": "+topicRule)).
 				Advanced(),
 			deduplicationField(),
+			adminURLField(),
 			service.NewStringField(fieldProducerName).
 				Description("What the names of this output's producers begin with, as operators see them in the statistics of a topic. Each gets a unique ending, since a broker refuses a name that is connected already. By default the broker makes the names.").
 				Default("").

@@ -27,6 +27,9 @@ import (
 //     dead-letter topic.
 //   - Where the client may have gone on behind a failure the partition is in doubt: see track.
 
+// switchOn is what the person is told to do.
+const switchOn = "Switch it on, with `pulsar-admin namespaces set-deduplication --enable TENANT/NAMESPACE` or `pulsar-admin topics set-deduplication --enable TOPIC`"
+
 // Errors of de-duplication that a person has to mend.
 var (
 	// errNotNumbered is returned for a message that does not tell which record it is.
@@ -39,7 +42,9 @@ var (
 	errManyShards = errors.New("with " + fieldDeduplication + " a batch must be of one shard: take away what merges batches, as `buffer`, `batching` and `group_by` do")
 	// errNotDeduplicated is returned when the broker stored the same number twice.
 	errNotDeduplicated = errors.New(fieldDeduplication + ": the topic does not de-duplicate: the broker stored a message twice that was sent twice with one number. " +
-		"Switch it on, with `pulsar-admin namespaces set-deduplication --enable TENANT/NAMESPACE` or `pulsar-admin topics set-deduplication --enable TOPIC`, and start again")
+		switchOn + ", and start again")
+	// errDeduplicationOff is returned when the admin API says that no policy switches de-duplication on.
+	errDeduplicationOff = errors.New(fieldDeduplication + ": the topic does not de-duplicate. " + switchOn)
 	// errLeftOut is the end of a producer of which the broker has left a message out.
 	errLeftOut = errors.New("the broker may have left a message out and stored later ones")
 	// errRunOver is returned for a batch whose run of its shard has ended.

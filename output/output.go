@@ -79,7 +79,7 @@ func (o *output) Connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.verify(ctx)
+	return s.verify(ctx, false)
 }
 
 // open returns the session, which is made at the first call.
@@ -107,7 +107,7 @@ func (o *output) ConnectionTest(ctx context.Context) service.ConnectionTestResul
 		return service.ConnectionTestFailed(err).AsList()
 	}
 	defer s.close(context.WithoutCancel(ctx))
-	if err := s.verify(ctx); err != nil {
+	if err := s.verify(ctx, true); err != nil {
 		return service.ConnectionTestFailed(err).AsList()
 	}
 	return service.ConnectionTestSucceeded().AsList()

@@ -35,6 +35,8 @@ type config struct {
 	eventTime         eventTime
 	maxInFlight       int
 	tls               *tls.Config // nil without TLS
+	adminURL          string      // "" for none
+	adminTLS          *tls.Config // for the admin API, whose scheme is its own
 	auth              authConfig
 	compression       pulsar.CompressionType
 	compressionLevel  pulsar.CompressionLevel
@@ -139,6 +141,7 @@ func (c *config) readTLS(p *service.ParsedConfig) error {
 	if err != nil {
 		return inField(fieldTLS, err)
 	}
+	c.adminTLS = settings
 	if strings.HasPrefix(c.url, "pulsar+ssl://") {
 		c.tls = settings
 	}
@@ -244,6 +247,9 @@ func (c *config) readProducer(p *service.ParsedConfig) error {
 		return err
 	}
 	if c.maxPendingBytes, err = p.FieldInt(fieldMaxPendingBytes); err != nil {
+		return err
+	}
+	if c.adminURL, err = p.FieldString(fieldAdminURL); err != nil {
 		return err
 	}
 	c.deduplication, err = p.FieldBool(fieldDeduplication)

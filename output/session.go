@@ -57,6 +57,7 @@ type client interface {
 //   - Every goroutine is counted in tasks, or is a generation that is reached from topics or buried.
 type session struct {
 	conf       *config
+	provider   pulsar.Authentication // nil for none
 	client     client
 	log        *service.Logger
 	health     *health
@@ -70,6 +71,8 @@ type session struct {
 	// proven is set when the topic is known to de-duplicate, refusal when it is known not to.
 	proven  atomic.Bool
 	refusal atomic.Pointer[error]
+	// asked is set when the admin API was asked whether it does, and unasked when it was warned that it did not answer.
+	asked, unasked atomic.Bool
 
 	stop     chan struct{} // closed when the session ends
 	finished chan struct{} // closed when nothing of it is left, which may be later than close returns
@@ -112,7 +115,9 @@ func openSession(conf *config, log *service.Logger, m *metrics) (*session, error
 	if err != nil {
 		return nil, fmt.Errorf("making a Pulsar client for %s: %w", conf.url, err)
 	}
-	return newSession(conf, c, h, r, log, m), nil
+	s := newSession(conf, c, h, r, log, m)
+	s.provider = provider
+	return s, nil
 }
 
 func newSession(conf *config, c client, h *health, r *refusals, log *service.Logger, m *metrics) *session {
@@ -238,8 +243,9 @@ func (s *session) await(ctx context.Context, c *call) error {
 	}
 }
 
-// verify proves that the output can work now: the broker answers and, if the topic is known, has taken a producer.
-func (s *session) verify(ctx context.Context) error {
+// verify proves that the output can work now: the broker answers and, if the topic is known, has taken a producer. A trial
+// is told of everything that is wrong, and not only of what keeps the output from working.
+func (s *session) verify(ctx context.Context, trial bool) error {
 	defer s.health.hush()()
 	name, constant := s.conf.topic.static()
 	if !constant {
@@ -248,6 +254,18 @@ func (s *session) verify(ctx context.Context) error {
 		}
 	} else if err := s.verifyTopic(ctx, name); err != nil {
 		return err
+	}
+	if s.conf.adminURL != "" {
+		err := s.ensureDeduplication(ctx, name)
+		if errors.Is(err, errNoAnswer) && ctx.Err() == nil && !trial {
+			if !s.unasked.Swap(true) {
+				s.log.Warnf("%v; the first message will tell, by being sent twice", err)
+			}
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return s.verifyDeadLetters(ctx)
 }
