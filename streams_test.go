@@ -81,7 +81,8 @@ type streamsMode struct {
 	log     *logWatch
 }
 
-func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
+// startStreamsMode starts it with streams, by id, and further lines of the service's config.
+func startStreamsMode(t *testing.T, streams map[string]string, more ...string) *streamsMode {
 	t.Helper()
 	m := &streamsMode{t: t, kinesis: kinesistest.NewServer(), dynamo: dynamotest.NewServer(), broker: pulsartest.NewBroker()}
 	for name, shards := range map[string]int{"orders": 4, "payments": 2, "refunds": 1} {
@@ -98,7 +99,7 @@ func startStreamsMode(t *testing.T, streams map[string]string) *streamsMode {
 	m.url = "http://" + address
 	dir := t.TempDir()
 	root := filepath.Join(dir, "service.yaml")
-	files := map[string]string{root: fmt.Sprintf("http: { address: %q }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address)}
+	files := map[string]string{root: fmt.Sprintf("http: { address: %q }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address) + strings.Join(more, "")}
 	args := []string{name, "streams", "-o", root}
 	for id, config := range streams {
 		file := filepath.Join(dir, id+".yaml")
@@ -371,9 +372,48 @@ func TestStreamsModeTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// The streams API takes a config without a look at the whole of it. What a buffer does shows as soon as it does it.
+// What lint refuses, the streams API refuses, and answers in the same words: nothing is created or changed by it.
+func TestStreamsModeRefusesWhatLintFinds(t *testing.T) {
+	m := startStreamsMode(t, map[string]string{"orders": "orders"}, "processor_resources: [ { label: cut, split: {} } ]\n")
+	m.eventually("orders are ready", func() bool { return m.call(http.MethodGet, "/orders/ready", "", nil) == http.StatusOK })
+	buffered := m.config("payments") + "buffer: { memory: {} }\n"
+	for _, tc := range []struct{ method, path, body, place, rule string }{
+		{http.MethodPost, "/streams/payments", buffered, "(15,9) buffer: ", "buffer-acks-early"},
+		{http.MethodPut, "/streams/orders", m.config("orders") + "buffer: { memory: {} }\n", "(15,9) buffer: ", "buffer-acks-early"},
+		{http.MethodPatch, "/streams/orders", `{"buffer":{"memory":{}}}`, "buffer: ", "buffer-acks-early"},
+		{http.MethodPatch, "/streams/orders", `{"output":{"pulsar":{"max_in_flight":"64"}}}`, "output.pulsar.max_in_flight: ", "wrong-type"},
+		{http.MethodPost, "/streams/payments", m.config("payments") + "pipeline: { processors: [ { resource: cut } ] }\n", "processor_resources.0: ", "split-overtakes"},
+		{http.MethodPost, "/streams", `{"orders":{"input":{"kinesis_pulsar":{"awsKinesisStreamName":"orders","awsRegion":"r"}},"output":{"drop":{}}},"refunds":{"input":{"kinesis_pulsar":{"awsKinesisStreamName":"refunds","awsRegion":"r"}},"output":{"drop":{}}}}`,
+			"stream 'refunds': (1,", "one-table-two-streams"},
+	} {
+		var answer struct {
+			Errors []string `json:"lint_errors"`
+		}
+		status := m.call(tc.method, tc.path, tc.body, &answer)
+		if status != http.StatusBadRequest || len(answer.Errors) != 1 || !strings.Contains(answer.Errors[0], tc.place) || !strings.Contains(answer.Errors[0], "["+tc.rule+"]") {
+			t.Errorf("%s %s, %s: %d, %q", tc.method, tc.path, tc.rule, status, answer.Errors)
+		}
+	}
+	if status := m.call(http.MethodGet, "/streams/payments", "", nil); status != http.StatusNotFound {
+		t.Errorf("a refused stream was created: %d", status)
+	}
+	var orders struct{ Config map[string]any }
+	if m.call(http.MethodGet, "/streams/orders", "", &orders); orders.Config["buffer"] != nil {
+		t.Error("a refused change was made")
+	}
+	m.want(http.MethodPatch, "/streams/orders", `{"input":{"kinesis_pulsar":{"receiveQueueSize":700}}}`, http.StatusOK)
+	m.want(http.MethodPost, "/streams/payments?chilled=true", buffered, http.StatusOK)
+	if !m.log.has("POST /streams/payments: ") {
+		t.Error("what is allowed by chilled=true is not warned of")
+	}
+	m.want(http.MethodPatch, "/streams/none", `{}`, http.StatusNotFound)
+	m.want(http.MethodPost, "/streams/half", "{ a", http.StatusBadRequest)
+	m.want(http.MethodPost, "/streams", "[ a ]", http.StatusBadRequest)
+}
+
+// Whoever allows a buffer is told what it does, as soon as it does it.
 func TestStreamsModeWarnsOfABuffer(t *testing.T) {
-	m := startStreamsMode(t, nil)
+	m := startStreamsMode(t, nil, "lint: { allow: [ buffer-acks-early ] }\n")
 	stop := m.load("orders")
 	m.want(http.MethodPost, "/streams/orders", m.config("orders")+"buffer: { memory: {} }\n", http.StatusOK)
 	m.eventually("the buffer is warned of", func() bool { return m.log.has("buffer-acks-early") })

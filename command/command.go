@@ -49,7 +49,7 @@ func (b Binary) Options() []service.CLIOptFunc {
 		}
 		options = append(options, service.CLIOptAddCommand(c))
 	}
-	return append(options, b.checkOnRun()...)
+	return append(options, (&start{Binary: b}).options()...)
 }
 
 // errFindings ends lint and run. The findings have been told before.

@@ -88,6 +88,10 @@ func (b Binary) test(ctx context.Context, file string, resources []string) (dryR
 	builder.SetSchema(schema)
 	builder.DisableLinting() // it is done here, and with our rules
 	builder.SetLogger(slog.New(slog.DiscardHandler))
+	beside, err := readResources(resources)
+	if err != nil {
+		return report, err
+	}
 	sources := append([]string{file}, resources...)
 	for i, source := range sources {
 		if i > 0 {
@@ -95,9 +99,10 @@ func (b Binary) test(ctx context.Context, file string, resources []string) (dryR
 				return report, err
 			}
 		}
-		found, _ := lintText(schema.NewStreamConfigLinter(), catalog, text)
+		found, _ := lintText(schema.NewStreamConfigLinter(), catalog, text, beside...)
+		beside = nil // what the config uses is found fault with once
 		for _, f := range found {
-			report.Findings = append(report.Findings, source+f.String())
+			report.Findings = append(report.Findings, f.in(source))
 			report.OK = report.OK && f.level != lint.Error
 		}
 		if !report.OK {

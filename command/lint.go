@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -51,10 +52,19 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 	if err := readTemplates(c.StringSlice("templates")); err != nil {
 		return 0, err
 	}
-	files, err := expand(append(c.Args().Slice(), c.StringSlice("resources")...))
+	files, err := expand(c.Args().Slice())
 	if err != nil {
 		return 0, err
 	}
+	beside, err := expand(c.StringSlice("resources"))
+	if err != nil {
+		return 0, err
+	}
+	resources, err := readResources(beside)
+	if err != nil {
+		return 0, err
+	}
+	files = append(files, slices.DeleteFunc(beside, func(f string) bool { return slices.Contains(files, f) })...)
 	if len(files) == 0 {
 		return 0, fmt.Errorf("lint: no file is given; write %s lint config.yaml", b.Name)
 	}
@@ -75,9 +85,13 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 			return 0, fmt.Errorf("lint: %w", err)
 		}
 		for _, part := range parts(file, text) {
-			found, config := lintText(stock, catalog, part.text)
+			used := resources
+			if slices.ContainsFunc(resources, func(r lint.Resources) bool { return r.File == file }) {
+				used = nil
+			}
+			found, config := lintText(stock, catalog, part.text, used...)
 			for i := range found {
-				if found[i].line > 0 {
+				if found[i].line > 0 && found[i].file == "" {
 					found[i].line += part.line
 				}
 			}
@@ -95,7 +109,7 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 	for _, file := range files {
 		bad := 0
 		for _, f := range findings[file] {
-			fmt.Fprintf(b.err(), "%s%s\n", file, f)
+			fmt.Fprintln(b.err(), f.in(file))
 			if f.level == lint.Error {
 				bad++
 			}
@@ -111,24 +125,43 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 // finding is one of Benthos' or of ours.
 type finding struct {
 	level        lint.Level
+	file         string // when it is not the one that is linted, but a file of resources
 	line, column int
 	what         string
 }
 
-func (f finding) String() string {
+// in is the finding as a line, for the file that is linted.
+func (f finding) in(file string) string {
 	what := f.what
 	if f.level == lint.Warning {
 		what = "warning: " + what
 	}
-	return fmt.Sprintf("(%d,%d) %s", max(1, f.line), max(1, f.column), what)
+	return fmt.Sprintf("%s(%d,%d) %s", cmp.Or(f.file, file), max(1, f.line), max(1, f.column), what)
 }
 
 func ofRule(f lint.Finding) finding {
-	return finding{level: f.Level, line: f.Line, column: f.Column, what: fmt.Sprintf("%s: %s [%s]", f.Path, f.What, f.Rule)}
+	return finding{level: f.Level, file: f.File, line: f.Line, column: f.Column, what: fmt.Sprintf("%s: %s [%s]", f.Path, f.What, f.Rule)}
 }
 
+// readResources reads files of resources for the configs that use them. One that cannot be read is told when it is linted itself.
+func readResources(files []string) (all []lint.Resources, err error) {
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("resources: %w", err)
+		}
+		if root, err := lint.ParseYAML(text, nil); err == nil {
+			all = append(all, lint.Resources{File: file, Root: root})
+		}
+	}
+	return all, nil
+}
+
+// lintDisabled is how a config begins that Benthos does not lint.
+const lintDisabled = "# BENTHOS LINT DISABLE"
+
 // lintText lints one config. The config is nil when it cannot be read at all.
-func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []byte) (found []finding, config *lint.Config) {
+func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []byte, resources ...lint.Resources) (found []finding, config *lint.Config) {
 	lints, err := stock.LintYAML(text)
 	if err != nil {
 		return []finding{{level: lint.Error, line: lineOf(err), what: oneLine(err.Error())}}, nil
@@ -136,7 +169,7 @@ func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []b
 	for _, l := range lints {
 		found = append(found, finding{level: lint.Error, line: l.Line, column: l.Column, what: l.What})
 	}
-	if bytes.HasPrefix(text, []byte("# BENTHOS LINT DISABLE")) {
+	if bytes.HasPrefix(text, []byte(lintDisabled)) {
 		return found, nil
 	}
 	root, err := lint.ParseYAML(text, nil)
@@ -146,7 +179,7 @@ func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []b
 		}
 		return found, nil
 	}
-	config = catalog.Read(root)
+	config = catalog.Read(root, resources...)
 	for _, f := range lint.Check(config) {
 		// Benthos may have said the same in other words.
 		if f.Rule == "wrong-type" && slices.ContainsFunc(lints, func(l service.Lint) bool { return l.Line == f.Line }) {
@@ -274,54 +307,4 @@ func readTemplates(patterns []string) error {
 		}
 	}
 	return nil
-}
-
-// checkOnRun looks at the config that is about to be run. Errors end the start before anything connects, as Benthos' own do;
-// with --chilled they are told and it goes on.
-func (b Binary) checkOnRun() []service.CLIOptFunc {
-	chilled := false
-	return []service.CLIOptFunc{
-		service.CLIOptCustomRunFlags(nil, func(c *cli.Context) error {
-			chilled = c.Bool("chilled")
-			return nil
-		}),
-		service.CLIOptOnConfigParse(func(parsed *service.ParsedConfig) error {
-			found, err := b.checkParsed(parsed)
-			if err != nil {
-				return err
-			}
-			log := parsed.Resources().Logger()
-			var first *lint.Finding
-			for i, f := range found {
-				if f.Level == lint.Error && !chilled {
-					log.Errorf("%s", f)
-					if first == nil {
-						first = &found[i]
-					}
-					continue
-				}
-				log.Warnf("%s", f)
-			}
-			if first != nil {
-				return fmt.Errorf("%w; --chilled would run it all the same, and the field lint.allow accepts single findings: %s", errFindings, first)
-			}
-			return nil
-		}),
-	}
-}
-
-func (b Binary) checkParsed(parsed *service.ParsedConfig) ([]lint.Finding, error) {
-	value, err := parsed.FieldAny()
-	if err != nil {
-		return nil, fmt.Errorf("looking at the config: %w", err)
-	}
-	root, err := lint.ParseValue(value)
-	if err != nil {
-		return nil, err
-	}
-	catalog, err := lint.NewCatalog(b.Schema())
-	if err != nil {
-		return nil, err
-	}
-	return lint.Check(catalog.Read(root)), nil
 }

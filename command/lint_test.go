@@ -94,12 +94,3 @@ func TestLintOfNothingIsAnError(t *testing.T) {
 		}
 	}
 }
-
-// What lint finds, run refuses before anything connects: nothing here listens.
-func TestRunRefusesWhatLintFinds(t *testing.T) {
-	dir := write(t, map[string]string{"c.yaml": goodInput + "buffer: { memory: {} }\n" + goodOutput + "http: { enabled: false }\nlogger: { level: off }\n"})
-	code, _, complaints := run(t, "run", filepath.Join(dir, "c.yaml"))
-	if code != 1 || !strings.Contains(complaints, "buffer-acks-early") {
-		t.Errorf("exit code %d: %s", code, complaints)
-	}
-}

@@ -72,20 +72,75 @@ type Config struct {
 	root       *yaml.Node
 	components []*component // in the order of the text, parents first
 	values     []value
+	beside     []Resources
+	files      map[*yaml.Node]string // of the nodes that are not in the config itself
+	allowed    []string
 }
 
-// Read finds the components of a config. What it cannot understand it leaves out: that is for Benthos' own lint to tell.
-func (c *Catalog) Read(root *yaml.Node) *Config {
-	r := &reading{catalog: c, config: &Config{root: root}}
+// Resources are components beside a config that it uses by their labels: a file given by --resources, or the service's config in
+// streams mode.
+type Resources struct {
+	File string
+	Root *yaml.Node
+}
+
+// Read finds the components of a config, and those of the resources that it may use. What it cannot understand it leaves out:
+// that is for Benthos' own lint to tell.
+func (c *Catalog) Read(root *yaml.Node, resources ...Resources) *Config {
+	r := &reading{catalog: c, config: &Config{root: root, beside: resources, files: map[*yaml.Node]string{}}}
 	r.object(root, c.root, "", nil)
+	r.componentsOnly = true // the values of a file of resources are found fault with when it is linted itself
+	for _, more := range resources {
+		for _, e := range entries(more.Root) {
+			if f, known := c.root.child(e.key.Value); known && strings.HasSuffix(e.key.Value, "_resources") {
+				r.field(e.value, f, e.key.Value, nil)
+			}
+		}
+		r.config.comeFrom(more.Root, more.File, 0)
+	}
 	return r.config
 }
 
+// comeFrom notes the file of a node and of all below it.
+func (c *Config) comeFrom(n *yaml.Node, file string, depth int) {
+	if n == nil || depth > maxDepth || c.files[n] != "" {
+		return
+	}
+	c.files[n] = file
+	for _, child := range n.Content {
+		c.comeFrom(child, file, depth+1)
+	}
+}
+
+// setting is a field that holds for the whole service: in streams mode it is not in the config of a stream.
+func (c *Config) setting(path ...string) *yaml.Node {
+	n := at(c.root, path...)
+	for i := 0; n == nil && i < len(c.beside); i++ {
+		n = at(c.beside[i].Root, path...)
+	}
+	return n
+}
+
+// Allow accepts what the rules of these names find, beside those that the config's own `lint.allow` names.
+func (c *Config) Allow(rules ...string) { c.allowed = append(c.allowed, rules...) }
+
+// Allowed are the names in the config's own `lint.allow`.
+func (c *Config) Allowed() (rules []string) {
+	if list := at(c.root, fieldName, "allow"); list != nil && list.Kind == yaml.SequenceNode {
+		for _, item := range list.Content {
+			name, _ := text(item)
+			rules = append(rules, name)
+		}
+	}
+	return rules
+}
+
 type reading struct {
-	catalog *Catalog
-	config  *Config
-	depth   int
-	fields  int
+	catalog        *Catalog
+	config         *Config
+	depth          int
+	fields         int
+	componentsOnly bool
 }
 
 // Far above any config that a person writes; aliases could otherwise go round in circles, or multiply.
@@ -144,7 +199,7 @@ func (r *reading) field(n *yaml.Node, spec field, path string, parent *component
 			r.component(n, spec.Type, path, parent)
 		case spec.Type == "object":
 			r.object(n, spec, path, parent)
-		case spec.Type != "unknown":
+		case spec.Type != "unknown" && !r.componentsOnly:
 			r.config.values = append(r.config.values, value{path: path, node: n, spec: spec})
 		}
 	}

@@ -1,7 +1,7 @@
 package lint
 
 import (
-	"fmt"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -27,13 +27,10 @@ func CheckTogether(configs []*Config, names []string) [][]Finding {
 	all := make([][]Finding, len(configs))
 	rule := coordinationRules[0]
 	sharedTables(configs, func(i int) report {
-		return func(n *yaml.Node, path, format string, args ...any) {
-			f := Finding{Rule: rule.Name, Level: rule.Level, Path: path, What: fmt.Sprintf(format, args...)}
-			if n != nil {
-				f.Line, f.Column = n.Line, n.Column
-			}
-			all[i] = append(all[i], f)
+		if slices.Contains(slices.Concat(configs[i].allowed, configs[i].Allowed()), rule.Name) {
+			return func(*yaml.Node, string, string, ...any) {}
 		}
+		return configs[i].reporter(rule, &all[i])
 	}, names)
 	return all
 }

@@ -14,10 +14,10 @@ var deduplicationRules = []Rule{
     - drop: {}
 `,
 		check: func(c *Config, found report) {
-			strict := at(c.root, "error_handling", "strict")
+			strict := c.setting("error_handling", "strict")
 			for _, o := range c.deduplicating() {
-				if w := o.parent; w != nil && w.kind == "output" {
-					found(o.at("deduplication"), join(o.path, "pulsar.deduplication"), "%s takes failed records away or sends them again by itself, and what comes again behind others is dropped by Pulsar's de-duplication without an error; make this the only output, with a dead_letter_topic", w.name)
+				if w := c.around(o); len(w) > 0 {
+					found(o.at("deduplication"), join(o.path, "pulsar.deduplication"), "%s takes failed records away or sends them again by itself, and what comes again behind others is dropped by Pulsar's de-duplication without an error; make this the only output, with a dead_letter_topic", w[0].name)
 				}
 				if s, ok := text(strict); ok && s == "true" {
 					found(strict, "error_handling.strict", "it takes records away whose processors failed, and when they come again behind others they are dropped by the de-duplication of %s without an error; leave strict out and catch what fails", o.path)

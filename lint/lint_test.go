@@ -11,6 +11,7 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
+	"gopkg.in/yaml.v3"
 
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
 	"github.com/kinesis-pulsar/kinesis-pulsar/lint"
@@ -92,6 +93,7 @@ func TestWhatIsRightIsLeftAlone(t *testing.T) {
 		"the plain pair":                    kinesis + "output: { pulsar: { url: u, topic: t } }\n",
 		"no buffer":                         kinesis + "buffer: { none: {} }\noutput: { pulsar: { url: u, topic: t } }\n",
 		"a split in a branch":               kinesis + "pipeline: { processors: [ { branch: { processors: [ { split: {} } ] } } ] }\noutput: { pulsar: { url: u, topic: t } }\n",
+		"a resource in a branch":            kinesis + "pipeline: { processors: [ { branch: { processors: [ { resource: cut } ] } } ] }\noutput: { pulsar: { url: u, topic: t } }\nprocessor_resources: [ { label: cut, split: {} } ]\n",
 		"split, one by one":                 kinesis + "pipeline: { processors: [ { split: {} } ] }\noutput: { pulsar: { url: u, topic: t, max_in_flight: 1 } }\n",
 		"a resource that nobody uses":       kinesis + "output: { pulsar: { url: u, topic: t } }\nprocessor_resources: [ { label: cut, split: {} } ]\n",
 		"another input":                     "input: { generate: { mapping: root = 1 } }\nbuffer: { memory: {} }\npipeline: { processors: [ { split: {} }, { archive: { format: lines } } ] }\noutput: { pulsar: { url: u, topic: t } }\n",
@@ -117,6 +119,48 @@ processor_resources: [ { label: cut, split: {} } ]
 output_resources: [ { label: out, pulsar: { url: u, topic: t } } ]
 `)
 	if len(found) != 1 || found[0].Rule != "split-overtakes" || found[0].Path != "processor_resources.0" {
+		t.Errorf("found %v", found)
+	}
+	found = check(t, `
+input: { broker: { inputs: [ { resource: in }, { resource: in } ], batching: { count: 7 } } }
+output: { pulsar: { url: u, topic: t } }
+input_resources: [ { label: in, kinesis_pulsar: { awsKinesisStreamName: s, awsRegion: r } } ]
+`)
+	if len(found) != 1 || found[0].Rule != "batching-mixes-shards" || found[0].Path != "input.broker.batching" {
+		t.Errorf("found %v", found)
+	}
+	// Resources that use each other: no good config, and no reason to hang.
+	check(t, "output: { resource: a }\noutput_resources: [ { label: a, resource: b }, { label: b, fallback: [ { resource: a }, { pulsar: { url: u, topic: t, deduplication: true } } ] } ]\n")
+}
+
+// A stream of streams mode uses what the service's config has, and so do configs with files of resources.
+func TestWhatStandsBesideAConfigIsFollowed(t *testing.T) {
+	parse := func(text string) *yaml.Node {
+		root, err := lint.ParseYAML([]byte(text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}
+	beside := lint.Resources{File: "service.yaml", Root: parse(`
+processor_resources: [ { label: cut, split: { size: "7" } }, { label: unused, archive: { format: lines } } ]
+error_handling: { strict: true }
+shutdown_timeout: 5s
+`)}
+	config := catalog().Read(parse(kinesis+"pipeline: { processors: [ { resource: cut } ] }\noutput: { pulsar: { url: u, topic: t, deduplication: true } }\n"), beside)
+	var found []string
+	for _, f := range lint.Check(config) {
+		found = append(found, f.File+" "+f.Path+" "+f.Rule)
+	}
+	want := []string{
+		"service.yaml processor_resources.0 split-overtakes", "service.yaml error_handling.strict deduplication-wrapped",
+		"service.yaml processor_resources.0 deduplication-reordered", "service.yaml shutdown_timeout short-shutdown",
+	}
+	if !slices.Equal(found, want) {
+		t.Errorf("found %q", found)
+	}
+	config.Allow("split-overtakes", "deduplication-wrapped", "deduplication-reordered")
+	if found := lint.Check(config); len(found) != 1 || !strings.HasPrefix(found[0].String(), "service.yaml(4,19) shutdown_timeout: ") {
 		t.Errorf("found %v", found)
 	}
 }
@@ -262,6 +306,7 @@ func TestDeduplicationStandsAlone(t *testing.T) {
 		"switch":          "output: { switch: { cases: [ { output: { " + output + " } } ] } }\n",
 		"broker":          "output: { broker: { outputs: [ { " + output + " } ] } }\n",
 		"drop_on":         "output: { drop_on: { error: true, output: { " + output + " } } }\n",
+		"a resource":      "output: { fallback: [ { resource: out }, { drop: {} } ] }\noutput_resources: [ { label: out, " + output + " } ]\n",
 		"strict handling": "output: { " + output + " }\nerror_handling: { strict: true }\n",
 	} {
 		if found := check(t, kinesis+text); len(found) != 1 || found[0].Rule != "deduplication-wrapped" {

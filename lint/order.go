@@ -36,7 +36,7 @@ var orderRules = []Rule{
 			}
 			seen := map[*component]bool{}
 			for _, leaf := range slices.Concat(c.inputs(), c.outputs()) {
-				for k := leaf.parent; k != nil; k = k.parent {
+				for _, k := range c.around(leaf) {
 					policy, field := k.at("batching"), "batching"
 					if k.kind == "input" && k.name == "batched" {
 						policy, field = k.at("policy"), "policy"
@@ -97,9 +97,20 @@ const (
 // at a time: what they do to batches stays with them.
 func (c *Config) reshaping(names ...string) (found []*component) {
 	for _, p := range c.used("processor", names...) {
-		if p.parent.within("processor", "branch", "workflow", "for_each", "cached") == nil {
+		if !c.apart(p, 0) {
 			found = append(found, p)
 		}
 	}
 	return found
+}
+
+// apart tells whether what a processor does to a batch stays where it is; a resource, wherever it is used.
+func (c *Config) apart(p *component, depth int) bool {
+	if p.parent.within("processor", "branch", "workflow", "for_each", "cached") != nil {
+		return true
+	}
+	if !p.top().isResource() || depth > maxDepth {
+		return false
+	}
+	return !slices.ContainsFunc(c.users(p.top()), func(user *component) bool { return !c.apart(user, depth+1) })
 }

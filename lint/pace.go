@@ -66,7 +66,7 @@ var paceRules = []Rule{
 			if len(c.inputs()) == 0 {
 				return
 			}
-			n := at(c.root, "shutdown_timeout")
+			n := c.setting("shutdown_timeout")
 			s, ok := text(n)
 			if d, err := time.ParseDuration(s); ok && err == nil && d < 4*stopNeeds {
 				found(n, "shutdown_timeout", "a quarter of it is what is left to release the leases when Pulsar does not answer, and that takes up to %s; write %s or more", stopNeeds, 4*stopNeeds)

@@ -41,6 +41,8 @@ type Finding struct {
 	Level Level
 	// Path is where in the config, such as output.pulsar.max_in_flight.
 	Path string
+	// File is set when the place is not in the config itself, but in resources that it uses.
+	File string
 	// Line and Column begin at 1; 0: not known.
 	Line, Column int
 	// What says what is wrong and what to write instead.
@@ -52,7 +54,7 @@ func (f Finding) String() string {
 	if f.Line > 0 {
 		at = fmt.Sprintf("(%d,%d) %s: ", f.Line, f.Column, f.Path)
 	}
-	return fmt.Sprintf("%s%s [%s]", at, f.What, f.Rule)
+	return fmt.Sprintf("%s%s%s [%s]", f.File, at, f.What, f.Rule)
 }
 
 // report notes a finding at a node, which may be nil when only the path is known.
@@ -66,31 +68,36 @@ var rules = slices.Concat(orderRules, deduplicationRules, coordinationRules, pac
 // Check looks for everything that a config should not have. Rules that the config allows (see [Field]) find nothing.
 func Check(c *Config) (found []Finding) {
 	allowed := map[string]bool{}
-	if list := at(c.root, fieldName, "allow"); list != nil && list.Kind == yaml.SequenceNode {
-		for i, item := range list.Content {
-			name, _ := text(item)
-			if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Name == name }) {
-				found = append(found, Finding{
-					Rule: "allow", Level: Error, Path: fmt.Sprintf("%s.allow.%d", fieldName, i), Line: item.Line, Column: item.Column,
-					What: fmt.Sprintf("there is no rule %q; the rules are %s", name, names()),
-				})
-			}
-			allowed[name] = true
+	for _, name := range c.allowed {
+		allowed[name] = true
+	}
+	for i, name := range c.Allowed() {
+		if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Name == name }) {
+			item := at(c.root, fieldName, "allow").Content[i]
+			found = append(found, Finding{
+				Rule: "allow", Level: Error, Path: fmt.Sprintf("%s.allow.%d", fieldName, i), Line: item.Line, Column: item.Column,
+				What: fmt.Sprintf("there is no rule %q; the rules are %s", name, names()),
+			})
 		}
+		allowed[name] = true
 	}
 	for _, r := range rules {
-		if allowed[r.Name] {
-			continue
+		if !allowed[r.Name] {
+			r.check(c, c.reporter(r, &found))
 		}
-		r.check(c, func(n *yaml.Node, path, format string, args ...any) {
-			f := Finding{Rule: r.Name, Level: r.Level, Path: path, What: fmt.Sprintf(format, args...)}
-			if n != nil {
-				f.Line, f.Column = n.Line, n.Column
-			}
-			found = append(found, f)
-		})
 	}
 	return found
+}
+
+// reporter adds findings of a rule to a list.
+func (c *Config) reporter(r Rule, found *[]Finding) report {
+	return func(n *yaml.Node, path, format string, args ...any) {
+		f := Finding{Rule: r.Name, Level: r.Level, Path: path, What: fmt.Sprintf(format, args...)}
+		if n != nil {
+			f.Line, f.Column, f.File = n.Line, n.Column, c.files[n]
+		}
+		*found = append(*found, f)
+	}
 }
 
 func names() string {
@@ -131,21 +138,54 @@ func (c *Config) used(kind string, names ...string) (found []*component) {
 }
 
 func (c *Config) isUsed(k *component) bool {
-	root, _, _ := strings.Cut(k.path, ".")
-	kind, isResource := strings.CutSuffix(root, "_resources")
-	if !isResource {
-		return true
+	return !k.top().isResource() || len(c.users(k.top())) > 0
+}
+
+func (c *component) top() *component {
+	for c.parent != nil {
+		c = c.parent
 	}
-	top := k
-	for top.parent != nil {
-		top = top.parent
-	}
-	label, _ := text(at(top.node, "label"))
-	return slices.ContainsFunc(c.components, func(user *component) bool {
-		if user.kind != kind || user.name != "resource" {
-			return false
+	return c
+}
+
+// isResource tells whether a component is used by its label alone.
+func (c *component) isResource() bool {
+	root, _, _ := strings.Cut(c.path, ".")
+	return strings.HasSuffix(root, "_resources")
+}
+
+// users are the components that stand for a resource wherever it is used.
+func (c *Config) users(resource *component) (found []*component) {
+	label, _ := text(at(resource.node, "label"))
+	for _, user := range c.components {
+		if user.kind != resource.kind || user.name != "resource" || label == "" {
+			continue
 		}
-		named, _ := text(user.config)
-		return label != "" && named == label
-	})
+		if named, _ := text(user.config); named == label {
+			found = append(found, user)
+		}
+	}
+	return found
+}
+
+// around are the components that a component is in, the nearest first; those around a resource are those around its users.
+func (c *Config) around(k *component) (found []*component) {
+	waiting := []*component{k}
+	for i := 0; i < len(waiting); i++ { // each component once, so resources that use each other do no harm
+		next := waiting[i].parent
+		switch {
+		case next != nil:
+			found = append(found, next)
+		case waiting[i].isResource():
+			for _, user := range c.users(waiting[i]) {
+				if !slices.Contains(waiting, user) {
+					waiting = append(waiting, user)
+				}
+			}
+		}
+		if next != nil && !slices.Contains(waiting, next) {
+			waiting = append(waiting, next)
+		}
+	}
+	return found
 }

@@ -251,8 +251,8 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 	return true, nil
 }
 
-// tellOfEarlyAcks warns, once, of what lint finds in a config: through the streams API a config comes without any rule over
-// the whole of it.
+// tellOfEarlyAcks warns, once, of what lint finds in a config, where nobody asked lint or listened to it: a binary that has these
+// packages alone has no rule over a whole config.
 func (o *output) tellOfEarlyAcks() {
 	o.early.Do(func() {
 		o.log.Warnf("Records are acknowledged before Pulsar has them, so that a crash loses some, and they are out of order: there is a buffer between the input and this output; leave it out, the input holds up to maxBufferedBytes by itself [buffer-acks-early]")

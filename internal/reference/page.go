@@ -173,11 +173,13 @@ func yamlOf(c component, kind string) string {
 func rulesPage() string {
 	var b strings.Builder
 	b.WriteString("# Rules over a whole config\n\n" + generated)
-	b.WriteString("`kinesis-pulsar lint` tells what is wrong with single components, and what these rules find between them. `run` looks for the same before anything\n" +
-		"connects, and does not start when there is an error; `--chilled` starts all the same. Single findings are accepted in the main config:\n\n" +
+	b.WriteString("`kinesis-pulsar lint` tells what is wrong with single components, and what these rules find between them. `run` and `streams` look for the same before\n" +
+		"anything connects, and do not start when there is an error; `--chilled` starts all the same. Single findings are accepted in the main config, in streams\n" +
+		"mode in that of the service (`-o`):\n\n" +
 		"```yaml\nlint:\n  allow: [ split-overtakes ]\n```\n\n" +
-		"Through the streams API there is no place for rules over a whole config; the rules of the components hold there, and `lint` takes the files of a\n" +
-		"streams directory together: `kinesis-pulsar lint ./streams/...`.\n\n" +
+		"A config with an error that comes through the streams API is answered with 400 and the findings, as Benthos' own are; `?chilled=true` takes it all the same.\n" +
+		"What changes on disk under `--watcher` is not held against these rules. `lint` looks at the files of a folder of streams together\n" +
+		"(`kinesis-pulsar lint ./streams/...`), and into the files of resources that a config uses (`-r`).\n\n" +
 		"| rule | | what must not be |\n|---|---|---|\n")
 	rules := lint.Rules()
 	for _, r := range rules {
