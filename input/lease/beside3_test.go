@@ -15,11 +15,7 @@ import (
 // for, and when it has left everything is as before.
 func TestKCL3ComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		w, a, h := holding(t, "1")
 
 		report := func() {
 			w.db.Put(tableName, map[string]types.AttributeValue{

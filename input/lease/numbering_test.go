@@ -24,35 +24,33 @@ func numberOf(t *testing.T, h *Held, confirmed int64, next string) Numbering {
 	return n
 }
 
+// mustCount expects that the first lease's item counts so many records of the epoch up to the position.
+func (w *world) mustCount(records int64, epoch, position string) {
+	w.t.Helper()
+	l := w.read(shard0)
+	if l.DedupCount == nil || *l.DedupCount != records || l.DedupEpoch != epoch || string(l.DedupAt) != string(hashOf(at(position))) {
+		w.t.Errorf("want %d records of epoch %s up to %s: %+v", records, epoch, position, l)
+	}
+}
+
 // What the next owner goes on from: epoch and count are in the item before the first record may be sent, and move with
 // the checkpoint in one write.
 func TestTheCountMovesWithTheCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at(checkpoint.TrimHorizon))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		w, a, h := holding(t, checkpoint.TrimHorizon)
 		h.Starts(at("101"), false)
 		first := numberOf(t, h, 0, "101")
-		l := w.read(shard0)
-		if first.First != 0 || first.Epoch == "" || l.DedupEpoch != first.Epoch || l.DedupCount == nil || *l.DedupCount != 0 ||
-			l.DedupParts != 4 || string(l.DedupFirst) != string(hashOf(at("101"))) || string(l.DedupAt) != string(hashOf(at(checkpoint.TrimHorizon))) {
+		w.mustCount(0, first.Epoch, checkpoint.TrimHorizon)
+		if l := w.read(shard0); first.First != 0 || first.Epoch == "" || l.DedupParts != 4 || string(l.DedupFirst) != string(hashOf(at("101"))) {
 			t.Errorf("%+v; lease %+v", first, l)
 		}
 		if time.Since(w.start) > 2*sec {
 			t.Errorf("the first batch waited %s", time.Since(w.start))
 		}
 		h.Confirmed(at("110"), 10)
-		if err := a.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if l := w.read(shard0); *l.DedupCount != 10 || string(l.DedupAt) != string(hashOf(at("110"))) || l.DedupEpoch != first.Epoch {
-			t.Errorf("released with %+v", l)
-		}
-		b := w.worker("B").run()
-		time.Sleep(sec)
-		h = b.mustHold(shard0)
+		a.close()
+		w.mustCount(10, first.Epoch, "110")
+		_, h = w.takesOver("B")
 		h.Starts(at("111"), false)
 		if n := numberOf(t, h, 0, "111"); n != (Numbering{Epoch: first.Epoch, First: 10}) {
 			t.Errorf("the next owner numbers %+v after %+v", n, first)
@@ -60,20 +58,14 @@ func TestTheCountMovesWithTheCheckpoint(t *testing.T) {
 		// An output that never asks does not stop the count.
 		h.Confirmed(at("115"), 5)
 		time.Sleep(5 * sec)
-		if l := w.read(shard0); *l.DedupCount != 15 || string(l.DedupAt) != string(hashOf(at("115"))) {
-			t.Errorf("%+v", l)
-		}
+		w.mustCount(15, first.Epoch, "115")
 	})
 }
 
 // A lease that was never numbered costs nothing, and an epoch may begin in the middle of a run.
 func TestAnEpochBeginsInTheMiddleOfARun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("100"))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		w, _, h := holding(t, "100")
 		h.Starts(at("101"), false)
 		h.Confirmed(at("107"), 7)
 		time.Sleep(5 * sec)
@@ -81,20 +73,20 @@ func TestAnEpochBeginsInTheMiddleOfARun(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 		n := numberOf(t, h, 7, "108")
-		if l := w.read(shard0); n.First != -7 || *l.DedupCount != 0 || string(l.DedupAt) != string(hashOf(at("107"))) {
-			t.Errorf("%+v; lease %+v", n, l)
+		if n.First != -7 {
+			t.Errorf("%+v", n)
 		}
+		w.mustCount(0, n.Epoch, "107")
 		h.Confirmed(at("109"), 9)
 		time.Sleep(5 * sec)
-		if l := w.read(shard0); *l.DedupCount != 2 {
-			t.Errorf("%+v", l)
-		}
+		w.mustCount(2, n.Epoch, "109")
 		// The epoch must not be gone on with: another begins at the first unconfirmed record.
 		again, err := h.Number(t.Context(), Numbered{Partitions: 4, Records: 9, Next: at("110"), Not: n.Epoch})
 		if err != nil || again.Epoch == n.Epoch || again.First != -9 {
 			t.Errorf("%+v, %v", again, err)
 		}
-		if l := w.read(shard0); *l.DedupCount != 0 || l.DedupEpoch != again.Epoch || string(l.DedupFirst) != string(hashOf(at("110"))) {
+		w.mustCount(0, again.Epoch, "109")
+		if l := w.read(shard0); string(l.DedupFirst) != string(hashOf(at("110"))) {
 			t.Errorf("%+v", l)
 		}
 	})
@@ -135,25 +127,17 @@ func TestAStaleCountBeginsANewEpoch(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.lease(shard0, at(checkpoint.TrimHorizon))
-				a := w.worker("A").run()
-				time.Sleep(sec)
-				h := a.mustHold(shard0)
+				w, a, h := holding(t, checkpoint.TrimHorizon)
 				h.Starts(at("101"), false)
 				before := numberOf(t, h, 0, "101")
 				if tc.confirm > 0 {
 					h.Confirmed(at(fmt.Sprint(100+tc.confirm)), tc.confirm)
 				}
-				if err := a.m.Close(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				a.close()
 				if tc.between != nil {
 					tc.between(w)
 				}
-				b := w.worker("B").run()
-				time.Sleep(sec)
-				h = b.mustHold(shard0)
+				_, h = w.takesOver("B")
 				h.Starts(at(tc.first), tc.trimmed)
 				after := numberOf(t, h, 0, tc.first)
 				if same := after.Epoch == before.Epoch; same != tc.same {
@@ -175,27 +159,15 @@ func TestAStaleCountBeginsANewEpoch(t *testing.T) {
 // would take it for sound.
 func TestAStaleCountIsNotMovedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at(checkpoint.TrimHorizon))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		w, a, h := holding(t, checkpoint.TrimHorizon)
 		old := numberOf(t, h, 0, "101")
 		h.Confirmed(at("110"), 10)
-		if err := a.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		b := w.worker("B").run()
-		time.Sleep(sec)
-		h = b.mustHold(shard0)
+		a.close()
+		b, h := w.takesOver("B")
 		h.Starts(at("200"), true)
 		h.Confirmed(at("201"), 2)
-		if err := b.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c := w.worker("C").run()
-		time.Sleep(sec)
-		h = c.mustHold(shard0)
+		b.close()
+		_, h = w.takesOver("C")
 		h.Starts(at("202"), false)
 		if n := numberOf(t, h, 0, "202"); n.Epoch == old.Epoch {
 			t.Error("a count with a hole was gone on with")
@@ -205,11 +177,7 @@ func TestAStaleCountIsNotMovedOn(t *testing.T) {
 
 func TestRecordsThatWentMissingBeginANewEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("100"))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		_, _, h := holding(t, "100")
 		n := numberOf(t, h, 0, "101")
 		h.Confirmed(at("105"), 5)
 		h.Miscounted()
@@ -221,11 +189,7 @@ func TestRecordsThatWentMissingBeginANewEpoch(t *testing.T) {
 
 func TestChangedPartitionsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("100"))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		_, _, h := holding(t, "100")
 		numberOf(t, h, 0, "101")
 		if _, err := h.Number(t.Context(), Numbered{Partitions: 5, Next: at("101")}); !errors.Is(err, ErrPartitionsChanged) {
 			t.Errorf("%v", err)
@@ -238,16 +202,10 @@ func TestAnEpochWhoseAnswerIsLost(t *testing.T) {
 	for _, kind := range []dynamotest.Kind{dynamotest.HangAnswer, dynamotest.Hang, dynamotest.LateWrite} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.lease(shard0, at("100"))
-				a := w.worker("A").run()
-				time.Sleep(sec)
-				h := a.mustHold(shard0)
+				w, _, h := holding(t, "100")
 				w.db.Inject(dynamotest.Fault{Kind: kind, Operation: "UpdateItem", Count: 1, Delay: 1700 * time.Millisecond})
 				n := numberOf(t, h, 0, "101")
-				if l := w.read(shard0); l.DedupEpoch != n.Epoch || *l.DedupCount != 0 {
-					t.Errorf("%+v", l)
-				}
+				w.mustCount(0, n.Epoch, "100")
 				if isOver(h) {
 					t.Error("the run is over")
 				}
@@ -258,11 +216,7 @@ func TestAnEpochWhoseAnswerIsLost(t *testing.T) {
 
 func TestNumberingEndsWithTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("100"))
-		a := w.worker("A").run()
-		time.Sleep(sec)
-		h := a.mustHold(shard0)
+		w, _, h := holding(t, "100")
 		w.kclSteals(shard0, "KCL")
 		if _, err := h.Number(t.Context(), Numbered{Partitions: 1, Next: at("101")}); !errors.Is(err, ErrLost) {
 			t.Errorf("%v", err)

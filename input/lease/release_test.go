@@ -26,9 +26,7 @@ func TestCloseReleasesAllInParallel(t *testing.T) {
 		}
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.SlowAnswer, Delay: sec, When: isRelease, Count: -1})
 		begin := time.Now()
-		if err := k.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		k.close()
 		if d := time.Since(begin); d != sec {
 			t.Errorf("%d releases of 1 s each took %s", n, d)
 		}
@@ -44,11 +42,7 @@ func TestCloseReleasesAllInParallel(t *testing.T) {
 // r2.4: nothing may go out any more once the release has been sent, whether it is answered or not.
 func TestTheFenceClosesBeforeTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, _, h := holding(t, "1")
 		seen := false
 		w.db.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
 			if isRelease(r) {
@@ -68,16 +62,10 @@ func TestTheFenceClosesBeforeTheRelease(t *testing.T) {
 func TestLostAnswerOfARelease(t *testing.T) {
 	for _, kind := range []dynamotest.Kind{dynamotest.LoseAnswer, dynamotest.HangAnswer, dynamotest.AppliedInternalError, dynamotest.LoseRequest, dynamotest.Throttle} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.lease(shard0, at("1"))
-			k := w.worker("A").run()
-			time.Sleep(sec)
-			h := k.mustHold(shard0)
+			w, k, h := holding(t, "1")
 			h.Confirmed(at("5"), 0)
 			w.db.Inject(dynamotest.Fault{Kind: kind, When: isRelease})
-			if err := k.m.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			k.close()
 			if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") || h.Stored() != at("5") {
 				t.Errorf("fault %d: %+v, known as stored %s", kind, l, h.Stored())
 			}
@@ -89,11 +77,7 @@ func TestLostAnswerOfARelease(t *testing.T) {
 // that has moved on.
 func TestReleaseAfterALostAnswerOfAKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, k, h := holding(t, "1")
 		sent := w.times(isKeep)
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.HangAnswer, When: isKeep})
 		h.Confirmed(at("5"), 0)
@@ -102,9 +86,7 @@ func TestReleaseAfterALostAnswerOfAKeep(t *testing.T) {
 		}
 		h.Confirmed(at("7"), 0)
 		begin := time.Now()
-		if err := k.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		k.close()
 		if d := time.Since(begin); d > 1500*time.Millisecond {
 			t.Errorf("Close took %s, want one try's time at most", d)
 		}
@@ -125,9 +107,7 @@ func TestCloseDuringATakeReleasesWhatItGot(t *testing.T) {
 			if w.read(shard0).Owner != "A" {
 				t.Fatal("the take is not under way")
 			}
-			if err := k.m.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			k.close()
 			if l := w.read(shard0); l.Owner != "" {
 				t.Errorf("fault %d: still owned: %+v", kind, l)
 			}
@@ -181,11 +161,7 @@ func TestCloseIsBoundedByItsContext(t *testing.T) {
 // A release that somebody began with more patience than Close has does not hold Close up.
 func TestCloseIsNotBoundToARelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, k, h := holding(t, "1")
 		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, Count: -1, When: isRelease})
 		released := make(chan error)
 		go func() { released <- h.Release(t.Context()) }()
@@ -210,11 +186,7 @@ func TestCloseIsNotBoundToARelease(t *testing.T) {
 // The same when Run's context ends: the release goes on in Close.
 func TestAReleaseThatIsCutShortIsDoneByClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, k, h := holding(t, "1")
 		h.Confirmed(at("5"), 0)
 		hang := w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, Count: -1, When: isRelease})
 		released := make(chan error)
@@ -257,19 +229,13 @@ func TestCloseWithoutRunAndRunAfterClose(t *testing.T) {
 
 func TestCloseAfterRunHasEndedStillReleases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, k, h := holding(t, "1")
 		h.Confirmed(at("5"), 0)
 		k.kill()
 		if !isOver(h) || h.Fence().Open() || !errors.Is(h.Err(), ErrStopped) || w.read(shard0).Owner != "A" {
 			t.Fatalf("after the end of Run: %v, %+v", h.Err(), w.read(shard0))
 		}
-		if err := k.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		k.close()
 		if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") {
 			t.Errorf("%+v", l)
 		}
@@ -341,9 +307,7 @@ func TestAReleasedLeaseGoesToAnotherWorkerWithinOneScan(t *testing.T) {
 		a.mustHold(shard0).Confirmed(at("5"), 0)
 		b := w.worker("B").run()
 		time.Sleep(7 * sec)
-		if err := a.m.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		a.close()
 		time.Sleep(3300 * time.Millisecond)
 		if h := b.mustHold(shard0); h.Lease().Checkpoint != at("5") {
 			t.Errorf("starts at %s", h.Lease().Checkpoint)

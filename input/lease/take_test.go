@@ -297,11 +297,7 @@ func TestMaxLeasesAndMayTake(t *testing.T) {
 // r7.1: a running worker that meets rows of another stream keeps what it has, takes nothing and says so.
 func TestForeignRowsStopTheTaking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.lease(shard0, at("1"))
-		k := w.worker("A").run()
-		time.Sleep(sec)
-		h := k.mustHold(shard0)
+		w, k, h := holding(t, "1")
 		other := strings.Replace(testStream, "orders", "invoices", 1)
 		w.put(Lease{Key: shard1, Checkpoint: at("1"), Stream: other}, nil)
 		w.lease("shardId-000000000002", at("1"))

@@ -44,6 +44,23 @@ func newWorld(t *testing.T, opts ...dynamotest.Option) *world {
 	return w
 }
 
+// holding is a world in which A has just taken the first lease, at the given position.
+func holding(t *testing.T, position string) (w *world, a *worker, h *Held) {
+	t.Helper()
+	w = newWorld(t)
+	w.lease(shard0, at(position))
+	a, h = w.takesOver("A")
+	return w, a, h
+}
+
+// takesOver starts a worker, which takes the first lease.
+func (w *world) takesOver(id string) (*worker, *Held) {
+	w.t.Helper()
+	k := w.worker(id).run()
+	time.Sleep(sec)
+	return k, k.mustHold(shard0)
+}
+
 // check holds every write of a test to the invariants of the table.
 func (w *world) check(c dynamotest.Change) {
 	if c.New == nil || c.Operation == "" {
@@ -185,6 +202,14 @@ func (k *worker) run() *worker {
 func (k *worker) kill() {
 	k.cancel()
 	<-k.done
+}
+
+// close stops the worker in good order.
+func (k *worker) close() {
+	k.w.t.Helper()
+	if err := k.m.Close(k.w.t.Context()); err != nil {
+		k.w.t.Fatal(err)
+	}
 }
 
 // Acquired checks the promise that everything else depends on: when a run of a lease begins, no other is believed in.
