@@ -203,7 +203,7 @@ func TestEndedLeasesBesideKCL2(t *testing.T) {
 				t.Errorf("%d renewals in 30 s: %+v", n, after)
 			}
 			if deleted {
-				w.db.DeleteItem(tableName, map[string]types.AttributeValue{attrKey: text(shard0)})
+				w.remove(shard0)
 				time.Sleep(10 * sec)
 				if w.item(shard0) != nil {
 					t.Error("a deleted lease was brought back")

@@ -490,7 +490,7 @@ func TestLateWritesOfAHandOverMakeNoItem(t *testing.T) {
 				late := w.db.Inject(dynamotest.Fault{Kind: dynamotest.LateWrite, When: which, Delay: 20 * sec, Count: -1})
 				b := w.worker("B").wants(shard0).run()
 				w.await("the write", func() bool { return late.Hits() > 0 })
-				w.db.DeleteItem(tableName, map[string]types.AttributeValue{attrKey: text(shard0)})
+				w.remove(shard0)
 				time.Sleep(60 * sec)
 				if items := w.db.Items(tableName); len(items) != 0 {
 					t.Errorf("made %v", items)

@@ -308,7 +308,7 @@ func TestForeignRowsStopTheTaking(t *testing.T) {
 		if got := k.log.warnings(); len(got) != 1 || !strings.Contains(got[0], other) {
 			t.Errorf("warnings: %q", got)
 		}
-		w.db.DeleteItem(tableName, map[string]types.AttributeValue{attrKey: text(shard1)})
+		w.remove(shard1)
 		time.Sleep(4 * sec)
 		k.mustHold("shardId-000000000002")
 	})

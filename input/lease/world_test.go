@@ -137,6 +137,11 @@ func (w *world) edit(key string, change func(map[string]types.AttributeValue)) {
 	w.db.Put(tableName, item)
 }
 
+// remove deletes an item.
+func (w *world) remove(key string) {
+	w.db.DeleteItem(tableName, map[string]types.AttributeValue{attrKey: text(key)})
+}
+
 // kclSteals does what a KCL 2.x worker does to a lease it wants.
 func (w *world) kclSteals(key, worker string) {
 	n := w.read(key).Counter
