@@ -114,6 +114,33 @@ func TestADryRunTellsAllThatIsMissing(t *testing.T) {
 	}
 }
 
+// A stream that is not there does not hide what is wrong with the table; and credentials that are not there are told once.
+func TestADryRunGoesOnBehindTheFirstError(t *testing.T) {
+	s := newServices(t)
+	s.dynamo.AddTable("orders-app", "name")
+	dir := write(t, map[string]string{
+		"c.yaml":      strings.Replace(s.input(), ": orders\n", ": nothing\n", 1) + s.output(),
+		"nobody.yaml": strings.Replace(s.input(), `awsCredentialPluginParam: '{"accessKey":"a","secretKey":"hush"}'`, `awsCredentialPluginParam: ""`, 1) + s.output(),
+	})
+	code, out, _ := run(t, "dry-run", filepath.Join(dir, "c.yaml"))
+	if wants(t, out, `there is no stream "nothing"`, "checking lease table orders-app: the table's key must be"); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, variable := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"} {
+		t.Setenv(variable, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	code, out, _ = run(t, "dry-run", filepath.Join(dir, "nobody.yaml"))
+	if wants(t, out, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"); code != 1 || strings.Count(out, "no AWS credentials were found") != 1 {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if code, _, complaints := run(t, "leases", filepath.Join(dir, "nobody.yaml")); code != 1 || !strings.Contains(complaints, "no AWS credentials were found") {
+		t.Errorf("leases: exit code %d: %s", code, complaints)
+	}
+}
+
 func TestADryRunOfABadConfigIsToldInOneLine(t *testing.T) {
 	dir := write(t, map[string]string{"bad.yaml": "input: { kinesis_pulsar: { awsRegion: r } }\noutput: { drop: {} }\n", "half.yaml": "input: {", "good.yaml": "input: { generate: { mapping: root = 1 } }\noutput: { drop: {} }\n"})
 	for _, args := range [][]string{{}, {"a", "b"}, {filepath.Join(dir, "none.yaml")}, {"--timeout", "0s", filepath.Join(dir, "good.yaml")}, {"--nope"},

@@ -112,7 +112,9 @@ func (b Binary) inputConfig(c *cli.Context) (input.Config, error) {
 	var found []input.Config
 	switch {
 	case c.Args().Len() > 1:
-		return input.Config{}, errors.New("give one file")
+		return input.Config{}, fmt.Errorf("give one file, not %s", strings.Join(c.Args().Slice(), " "))
+	case c.Args().Len() == 1 && (c.IsSet("stream") || c.IsSet("region") || c.IsSet("application")):
+		return input.Config{}, errors.New("--stream, --region and --application are for a look without a file; of a file with several inputs --table chooses one")
 	case c.Args().Len() == 0:
 		if c.String("stream") == "" {
 			return input.Config{}, fmt.Errorf("give a config with a kinesis_pulsar input, or --stream; write %s leases config.yaml", b.Name)
@@ -242,6 +244,9 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 		for _, n := range r.Notes {
 			fmt.Fprintf(b.out(), "\n%s: %s", r.Shard, n)
 		}
+	}
+	if len(v.KCL3) > 0 {
+		fmt.Fprintf(b.out(), "\nKCL 3.x was here: %s", strings.Join(v.KCL3, ", "))
 	}
 	for _, n := range v.Handback {
 		fmt.Fprintf(b.out(), "\nbefore a KCL takes the table back: %s", n)

@@ -15,6 +15,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/command/leases"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
@@ -188,7 +189,9 @@ func TestLeasesRefusesWhatMakesNoSense(t *testing.T) {
 		"is no position":            {"--reset", "all", "--to", "yesterday", config},
 		"in the future":             {"--reset", "all", "--to", "2999-01-01T00:00:00Z", config},
 		"a place in one shard":      {"--reset", "all", "--to", "123", config},
-		"nothing to do":             {"--reset", "shardId-000000000009", "--to", "TRIM_HORIZON", config},
+		"no such shard; the table":  {"--reset", "shardId-000000000009", "--to", "TRIM_HORIZON", config},
+		"it is there already":       {"--reset", "shardId-000000000000", "--to", "TRIM_HORIZON", config},
+		"for a look without a file": {"--stream", "s", config},
 		"it is missing":             {"--reset", "shardId-000000000003", "--to", "TRIM_HORIZON", config},
 		"no lease is that worker's": {"--release", "nobody", config},
 		"flag provided":             {"--nope", config},
@@ -219,6 +222,38 @@ func TestAnEndedParentIsNotResetAlone(t *testing.T) {
 	code, out, _ := run(t, "leases", "--reset", "all", "--to", "TRIM_HORIZON", config)
 	if code != 0 || strings.Count(out, " to TRIM_HORIZON") != 3 {
 		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
+// Somebody else's table is no reason to tell how to clean it up.
+func TestLeasesOfATableThatIsNone(t *testing.T) {
+	s := newServices(t)
+	s.dynamo.AddTable("people", "name", map[string]types.AttributeValue{"name": &types.AttributeValueMemberS{Value: "Ada"}})
+	dir := write(t, map[string]string{"none.yaml": s.input() + s.output(), "people.yaml": strings.Replace(s.input(), "orders-app", "people", 1) + s.output()})
+	for file, want := range map[string]string{"none.yaml": "there is no such table: orders-app; the first run makes it", "people.yaml": "table people: the table's key must be"} {
+		code, out, complaints := run(t, "leases", filepath.Join(dir, file))
+		if code != 1 || out != "" || !strings.Contains(complaints, want) {
+			t.Errorf("%s: exit code %d, %s %s", file, code, out, complaints)
+		}
+	}
+}
+
+// Whoever takes a table over, or hands it back, has to know which KCL it was.
+func TestLeasesTellsOfKCL3(t *testing.T) {
+	s, config, _ := leaseTable(t)
+	if _, out, _ := run(t, "leases", config); strings.Contains(out, "KCL 3") {
+		t.Errorf("a table of KCL 2.x: %s", out)
+	}
+	text := func(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+	s.dynamo.AddTable("orders-app-CoordinatorState", "key", map[string]types.AttributeValue{"key": text("Migration3.0"), "cv": text("CLIENT_VERSION_3X")})
+	s.dynamo.Put("orders-app", map[string]types.AttributeValue{"leaseKey": text("Leader"), "entityType": text("LEADER")})
+	_, out, _ := run(t, "leases", config)
+	wants(t, out, "KCL 3.x was here: the table orders-app-CoordinatorState beside this one, items that are no leases (Leader), the client version CLIENT_VERSION_3X",
+		"before a KCL takes the table back: LEADER Leader are no leases")
+	s.dynamo.Inject(dynamotest.Fault{Operation: "GetItem", Kind: dynamotest.AccessDenied, Count: -1})
+	code, out, _ := run(t, "leases", config)
+	if wants(t, out, "not looked at: GetItem orders-app-CoordinatorState: not permitted", "kcl-worker (KCL)"); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

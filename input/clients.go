@@ -40,7 +40,7 @@ func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, e
 		options = append(options, awsconfig.WithRegion(c.Region))
 	}
 	provider, err := credentials.New(credentials.Options{
-		PluginName: c.CredentialPluginName, PluginParam: c.CredentialPluginParam, Region: c.Region, HTTPClient: buildable,
+		PluginName: c.CredentialPluginName, PluginParam: c.CredentialPluginParam, Region: c.Region, HTTPClient: buildable, Logger: sdkLog{log},
 	})
 	if err != nil {
 		return nil, err
@@ -58,6 +58,7 @@ func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, e
 	}
 	transport := buildable.GetTransport()
 	shared.HTTPClient = &http.Client{Transport: wholebody.Transport(transport)}
+	shared.Credentials = credentials.Explained(shared.Credentials)
 	return &clients{
 		kinesis: kinesis.NewFromConfig(shared, func(o *kinesis.Options) {
 			// Only Kinesis': a lease must never wait for records to be decoded (I9).

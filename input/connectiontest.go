@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/credentials"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
 )
 
@@ -30,10 +31,13 @@ func (in *input) test(ctx context.Context) error {
 	}
 	defer c.close()
 	s, err := describe(ctx, c.kinesis, in.config)
-	if err != nil {
-		return err
+	if errors.Is(err, credentials.ErrNone) {
+		return err // nothing else has a chance
 	}
-	errs := []error{in.table(c).Test(ctx, in.config.tableCreation())}
+	errs := []error{err, in.table(c).Test(ctx, in.config.tableCreation())}
+	if err != nil {
+		return errors.Join(errs...)
+	}
 	shards, err := listShards(ctx, c.kinesis, s.identity.ARN, nil)
 	errs = append(errs, err)
 	switch {

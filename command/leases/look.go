@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
@@ -42,6 +45,8 @@ type View struct {
 	Stream string    `json:"stream"`
 	At     time.Time `json:"at"`
 	Rows   []Row     `json:"leases"`
+	// KCL3 are the traces that KCL 3.x has left: one of its workers was here at some time.
+	KCL3 []string `json:"kcl3,omitempty"`
 	// Handback is what a KCL would stumble over.
 	Handback []string `json:"handback,omitempty"`
 	// Trouble is what could not be looked at.
@@ -59,8 +64,23 @@ func (s Source) Look(ctx context.Context, lag bool, now time.Time) (View, error)
 	v := View{Table: s.Table.Name(), Stream: s.Stream, At: now}
 	var err error
 	if v.snapshot, err = s.Table.Scan(ctx, true); err != nil {
+		var missing *dynamotypes.ResourceNotFoundException
+		if errors.As(err, &missing) {
+			err = fmt.Errorf("%w: %s; the first run makes it, unless applicationName, tableName or awsRegion should name another", lease.ErrNoTable, s.Table.Name())
+		}
 		return v, err
 	}
+	if slices.ContainsFunc(v.snapshot.Foreign, func(f lease.Foreign) bool { return f.Key == "" }) {
+		return v, fmt.Errorf("looking at table %s: %w; applicationName, tableName or awsRegion should name another", v.Table, lease.ErrNotALeaseTable)
+	}
+	marks, err := s.Table.Marks(ctx, v.snapshot)
+	if err != nil {
+		v.Trouble = append(v.Trouble, err.Error())
+	}
+	for _, unreadable := range marks.Unreadable {
+		v.Trouble = append(v.Trouble, unreadable+": not permitted")
+	}
+	v.KCL3 = traces(marks)
 	if v.arn, v.shards, err = s.list(ctx); err != nil {
 		v.Trouble = append(v.Trouble, err.Error())
 		v.shards = nil
@@ -111,19 +131,28 @@ func (s Source) measure(ctx context.Context, v *View) {
 	var wg sync.WaitGroup
 	for i := range v.Rows {
 		r := &v.Rows[i]
-		switch r.State {
-		case Ended, Missing, Broken, Waiting:
+		listed := slices.ContainsFunc(v.shards, func(sh shard.Shard) bool { return sh.ID == r.Shard })
+		if !listed || slices.Contains([]State{Ended, Missing, Broken, Waiting}, r.State) {
 			continue
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			if err := s.read(ctx, v.arn, r); err != nil && ctx.Err() == nil {
-				r.Notes = append(r.Notes, "its lag is not known: "+err.Error())
+				r.Notes = append(r.Notes, "its lag is not known: "+answered(err))
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// answered is what a service has said, without the address and the number of the request, which would be there for every shard.
+func answered(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode() + ": " + api.ErrorMessage()
+	}
+	return err.Error()
 }
 
 // read reads what comes next at a lease's position.

@@ -22,6 +22,8 @@ var (
 	ErrAlive = errors.New("its owner is alive")
 	// ErrNothing is returned when there is nothing to repair.
 	ErrNothing = errors.New("there is nothing to do")
+	// ErrNoShard is returned when neither the table nor the stream has the shard.
+	ErrNoShard = errors.New("there is no such shard")
 	// ErrMoved is returned when a row changed between the look and the repair.
 	ErrMoved = errors.New("it has changed meanwhile; look again")
 )
@@ -104,10 +106,20 @@ func (v View) PlanReset(which string, to checkpoint.Position, at time.Time) (pla
 		}
 		plan = append(plan, p)
 	}
+	if which != All && !slices.ContainsFunc(v.Rows, func(r Row) bool { return r.Shard == which }) {
+		return nil, fmt.Errorf("resetting %s: %w; the table has %s", which, ErrNoShard, some(v.names()))
+	}
 	if len(plan) == 0 {
-		return nil, fmt.Errorf("resetting %s: %w", which, ErrNothing)
+		return nil, fmt.Errorf("resetting %s: %w: it is there already", which, ErrNothing)
 	}
 	return plan, nil
+}
+
+func (v View) names() (shards []string) {
+	for _, r := range v.Rows {
+		shards = append(shards, r.Shard)
+	}
+	return shards
 }
 
 // begun are the children of a shard that are not at their beginning.

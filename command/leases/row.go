@@ -162,7 +162,7 @@ func Handback(s lease.Snapshot) (notes []string) {
 		}
 	}
 	for _, f := range s.Foreign {
-		foreign = append(foreign, cmp.Or(f.EntityType, "no type")+" "+f.Key)
+		foreign = append(foreign, strings.TrimSpace(f.EntityType+" "+f.Key))
 	}
 	if len(evaluated) > 0 {
 		notes = append(notes, fmt.Sprintf("%s at LATEST or AT_TIMESTAMP: a KCL begins there at what that means when it starts, not at the moment that is stored here; wait until they have a position", some(evaluated)))
@@ -177,6 +177,34 @@ func Handback(s lease.Snapshot) (notes []string) {
 		notes = append(notes, fmt.Sprintf("%s cannot be understood (%v): KCL 2.x reads no lease at all while it is there", b.Key, b.Err))
 	}
 	return notes
+}
+
+// traces are what tells of KCL 3.x, each kind once.
+func traces(m lease.Marks) (all []string) {
+	for _, kind := range []struct {
+		is   lease.MarkKind
+		says string
+	}{
+		{lease.MarkCoordinatorState, "the table %s beside this one"},
+		{lease.MarkIndex, "the index %s"},
+		{lease.MarkEntityType, "items that are no leases (%s)"},
+		{lease.MarkThroughput, "its measure of throughput in %s"},
+		{lease.MarkCheckpointOwner, "a hand-over of %s"},
+	} {
+		var keys []string
+		for _, mark := range m.Marks {
+			if mark.Kind == kind.is {
+				keys = append(keys, mark.Key)
+			}
+		}
+		if len(keys) > 0 {
+			all = append(all, fmt.Sprintf(kind.says, some(keys)))
+		}
+	}
+	if m.ClientVersion != "" {
+		all = append(all, "the client version "+m.ClientVersion)
+	}
+	return all
 }
 
 // some names the first few.

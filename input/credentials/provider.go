@@ -2,7 +2,9 @@ package credentials
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 )
 
 const (
@@ -36,7 +39,28 @@ type Options struct {
 	HTTPClient aws.HTTPClient
 	// Base signs the calls to STS; nil: the default chain.
 	Base aws.CredentialsProvider
+	// Logger gets what the SDK says while it looks for credentials; nil: standard error.
+	Logger logging.Logger
 }
+
+// ErrNone is returned when the default chain finds no credentials anywhere.
+var ErrNone = errors.New("no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE in the environment, run with the role of an instance or a container, or write awsCredentialPluginParam")
+
+// explained tells what to do when there are no credentials. What the SDK's chain says then is the last thing that it has tried,
+// which is the address of EC2's metadata.
+type explained struct{ chain aws.CredentialsProvider }
+
+func (e explained) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := e.chain.Retrieve(ctx)
+	if err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "no EC2 IMDS role found") {
+		err = fmt.Errorf("%w (%w)", ErrNone, err)
+	}
+	return c, err
+}
+
+// Explained makes a provider of the default chain tell what to do when it finds nothing. It is put before the clients, behind
+// everything that caches.
+func Explained(chain aws.CredentialsProvider) aws.CredentialsProvider { return explained{chain} }
 
 // New parses and builds in one: see Parse and Plugin.Provider.
 func New(opts Options) (aws.CredentialsProvider, error) {
@@ -57,6 +81,9 @@ func (p Plugin) Provider(ctx context.Context, opts Options) (aws.CredentialsProv
 	var load []func(*config.LoadOptions) error
 	if opts.Region != "" {
 		load = append(load, config.WithRegion(opts.Region))
+	}
+	if opts.Logger != nil {
+		load = append(load, config.WithLogger(opts.Logger))
 	}
 	if opts.Base != nil {
 		load = append(load, config.WithCredentialsProvider(opts.Base))
