@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/command/convert"
+	"github.com/kinesis-pulsar/kinesis-pulsar/lint"
 )
 
 func (b Binary) convert() *cli.Command {
@@ -33,6 +34,9 @@ func (b Binary) convert() *cli.Command {
 			if err != nil {
 				return fmt.Errorf("convert: %w", err)
 			}
+			if _, err := os.Stat(c.String("output")); c.IsSet("output") && err == nil {
+				return fmt.Errorf("convert: %s is there already, and is not overwritten: give another name by -o", c.String("output"))
+			}
 			source := file
 			if file == "-" {
 				source = ""
@@ -44,13 +48,45 @@ func (b Binary) convert() *cli.Command {
 			for _, n := range result.Notes {
 				fmt.Fprintln(b.err(), n)
 			}
-			if name := c.String("output"); name != "" {
-				return create(name, result.YAML)
+			name := "the new config"
+			if c.IsSet("output") {
+				name = c.String("output")
+				err = create(name, result.YAML)
+			} else {
+				_, err = b.out().Write(result.YAML)
 			}
-			_, err = b.out().Write(result.YAML)
-			return err
+			if err != nil {
+				return err
+			}
+			return b.left(name, result.YAML)
 		},
 	}
+}
+
+// left tells what lint finds in a new config. Whatever it is was wrong before, or is something that this program does not have: the
+// conversion itself writes nothing that lint finds fault with.
+func (b Binary) left(name string, text []byte) error {
+	schema := b.Schema()
+	catalog, err := lint.NewCatalog(schema)
+	if err != nil {
+		return err
+	}
+	filled, unset := lint.FillUnset(text) // the variables are those of another machine
+	found, _ := lintText(schema.NewStreamConfigLinter(), catalog, filled)
+	wrong := 0
+	for _, f := range found {
+		if unset[f.line] {
+			continue
+		}
+		fmt.Fprintln(b.err(), f.in(name))
+		if f.level == lint.Error {
+			wrong++
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("convert: it is written, and has errors that no conversion can mend: %d, see above", wrong)
+	}
+	return nil
 }
 
 func read(file string) ([]byte, error) {

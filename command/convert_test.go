@@ -115,6 +115,34 @@ output:
 		"kinesis_shard (not possible)", "kinesis_partition_key (not possible)", "input.aws_kinesis.streams (not possible)")
 }
 
+// A config of another machine has variables that nobody has set here.
+func TestConvertKeepsVariables(t *testing.T) {
+	yaml, notes := converted(t, "input: { aws_kinesis: { streams: [ \"${STREAM}\", \"${OTHER:payments}\" ], region: \"${REGION_OF_TEST}\" } }\noutput:\n  pulsar:\n    url: ${BROKER_OF_TEST}\n    topic: t\n    key: a\n    max_in_flight: ${IN_FLIGHT_OF_TEST}\n")
+	wants(t, yaml, "awsKinesisStreamName: ${STREAM}\n", "applicationName: ${STREAM}-to-pulsar\n", "awsKinesisStreamName: ${OTHER:payments}\n", "applicationName: ${OTHER:payments}-to-pulsar\n", "awsRegion: ${REGION_OF_TEST}\n")
+	if strings.Contains(notes, "new.yaml(") {
+		t.Errorf("found fault with: %s", notes)
+	}
+}
+
+// What is wrong in the old config, or needs what this program does not have, is told at once, and what could be written is there.
+func TestConvertTellsWhatLintFindsInTheResult(t *testing.T) {
+	for old, want := range map[string]string{
+		"topicName: t\nconfigs: { awsKinesisStreamName: s, awsRegion: r, checkpointInterval: soon }":                                           `checkpointInterval "soon"`,
+		"input: { aws_kinesis: { streams: [ s ], region: r } }\noutput: { kafka_franz: { topic: t } }":                                         "kafka_franz",
+		"input: { aws_kinesis: { streams: [ s ], region: r } }\nbuffer: { memory: {} }\noutput: { pulsar: { url: 'pulsar://b:1', topic: t } }": "[buffer-acks-early]",
+	} {
+		dir := write(t, map[string]string{"old": old})
+		out := filepath.Join(dir, "new.yaml")
+		code, _, complaints := run(t, "convert", filepath.Join(dir, "old"), "-o", out)
+		if wants(t, complaints, out+"(", want, "no conversion can mend: 1"); code != 1 {
+			t.Errorf("exit code %d: %s", code, complaints)
+		}
+		if _, err := os.Stat(out); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestConvertAPulsarOutputAlone(t *testing.T) {
 	yaml, notes := converted(t, "input: { generate: { mapping: root = 1 } }\noutput: { fallback: [ { pulsar: { url: \"pulsar://b:6650\", topic: t } }, { drop: {} } ] }\n")
 	wants(t, yaml, "hashing_scheme: java_string\n", `key: ""`)
@@ -130,10 +158,12 @@ func TestConvertRefusesWhatIsNoConfig(t *testing.T) {
 		"input: { file: {} }\noutput: { x: 1 }": "neither",
 		"configs: { awsRegion: r }":             "configs.awsKinesisStreamName",
 		"configs: 3":                            "configs:",
-		"configs: { awsKinesisStreamName: s }":  "topicName",
+		"topicName: [ a ]\nconfigs: { awsKinesisStreamName: s }":                                  "topicName: this must be",
+		"topicName: a\n---\ntopicName: b":                                                         "more than one config",
+		"configs: { awsKinesisStreamName: s }":                                                    "topicName",
 		"className: org.apache.pulsar.io.kafka.KafkaSource\nconfigs: { awsKinesisStreamName: s }": "className",
 		"archive: connectors/pulsar-io-kafka.nar\nconfigs: { a: s }":                              "archive",
-		"input: { aws_kinesis: {} }": "input.aws_kinesis.streams",
+		"input: { aws_kinesis: {} }":                                                              "input.aws_kinesis.streams",
 	} {
 		dir := write(t, map[string]string{"old": text})
 		code, out, complaints := run(t, "convert", filepath.Join(dir, "old"))

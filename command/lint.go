@@ -89,7 +89,12 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 			if slices.ContainsFunc(resources, func(r lint.Resources) bool { return r.File == file }) {
 				used = nil
 			}
-			found, config := lintText(stock, catalog, part.text, used...)
+			asked, unset := part.text, map[int]bool(nil)
+			if c.Bool("skip-env-var-check") {
+				asked, unset = lint.FillUnset(part.text)
+			}
+			found, config := lintText(stock, catalog, asked, used...)
+			found = slices.DeleteFunc(found, func(f finding) bool { return f.file == "" && unset[f.line] })
 			for i := range found {
 				if found[i].line > 0 && found[i].file == "" {
 					found[i].line += part.line

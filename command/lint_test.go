@@ -75,6 +75,17 @@ func TestLintReadsVariablesFromFiles(t *testing.T) {
 	if code, _, complaints := run(t, "lint", "--skip-env-var-check", filepath.Join(dir, "c.yaml")); code != 0 {
 		t.Errorf("not set, and skipped: exit code %d: %s", code, complaints)
 	}
+	// Required fields and numbers that come from the environment are there, for all that lint can know; other lines are looked at.
+	dir = write(t, map[string]string{
+		"c.yaml": "input:\n  kinesis_pulsar:\n    awsKinesisStreamName: ${LINT_TEST_STREAM}\n    awsRegion: ${LINT_TEST_REGION}\n    receiveQueueSize: ${LINT_TEST_SIZE}\noutput:\n  pulsar:\n    url: ${LINT_TEST_URL}\n    topic: t\n    max_in_flight: \"3\"\n",
+		".env":   "LINT_TEST_TIMEOUT=nonsense\n",
+	})
+	if code, _, complaints := run(t, "lint", "--skip-env-var-check", filepath.Join(dir, "c.yaml")); code != 1 || strings.Count(complaints, "c.yaml(") != 1 || !strings.Contains(complaints, "c.yaml(10,") {
+		t.Errorf("fields from the environment: exit code %d: %s", code, complaints)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "c.yaml"), []byte(goodInput+goodOutput+"shutdown_timeout: ${LINT_TEST_TIMEOUT}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	code, _, complaints = run(t, "lint", "-e", filepath.Join(dir, ".env"), filepath.Join(dir, "c.yaml"))
 	if code != 1 || !strings.Contains(complaints, `"nonsense" is no time`) {
 		t.Errorf("set: exit code %d: %s", code, complaints)

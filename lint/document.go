@@ -20,7 +20,17 @@ func ParseYAML(text []byte, lookup func(string) (string, bool)) (*yaml.Node, err
 	if lookup == nil {
 		lookup = os.LookupEnv
 	}
-	expanded := variable.ReplaceAllStringFunc(string(text), func(found string) string {
+	expanded := expand(text, lookup, func(found string) string { return found })
+	var root yaml.Node
+	if err := yaml.Unmarshal([]byte(expanded), &root); err != nil {
+		return nil, fmt.Errorf("reading YAML: %w", err)
+	}
+	return document(&root)
+}
+
+// expand puts environment variables in; unset says what stands for one that is not set and has no default.
+func expand(text []byte, lookup func(string) (string, bool), unset func(string) string) string {
+	return variable.ReplaceAllStringFunc(string(text), func(found string) string {
 		parts := variable.FindStringSubmatch(found)
 		value, set := lookup(parts[1])
 		switch {
@@ -29,13 +39,24 @@ func ParseYAML(text []byte, lookup func(string) (string, bool)) (*yaml.Node, err
 		case strings.Contains(found, ":"):
 			return parts[2]
 		}
-		return found
+		return unset(found)
 	})
-	var root yaml.Node
-	if err := yaml.Unmarshal([]byte(expanded), &root); err != nil {
-		return nil, fmt.Errorf("reading YAML: %w", err)
+}
+
+// FillUnset puts a word in the place of every variable that is not set and has no default, for somebody who lints a config where its
+// variables are not known: Benthos would lint empty fields. What is found at one of these lines, which begin at 1, is about the word.
+func FillUnset(text []byte) (filled []byte, lines map[int]bool) {
+	lines = map[int]bool{}
+	var b strings.Builder
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		b.WriteString(expand([]byte(line), os.LookupEnv, func(string) string {
+			lines[n] = true
+			return "unset"
+		}))
 	}
-	return document(&root)
+	return []byte(b.String()), lines
 }
 
 // ParseValue takes a config that was read by somebody else. Its findings have no lines.

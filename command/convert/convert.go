@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -61,9 +62,13 @@ type Result struct {
 
 // Convert reads a config in YAML or JSON.
 func Convert(text []byte, o Options) (Result, error) {
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
+	var root, second yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(text))
+	if err := documents.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
 		return Result{}, fmt.Errorf("reading the config: %w", err)
+	}
+	if documents.Decode(&second) == nil {
+		return Result{}, errors.New("there is more than one config in it (---); give one at a time")
 	}
 	if root.Kind != yaml.DocumentNode || len(root.Content) != 1 || root.Content[0].Kind != yaml.MappingNode {
 		return Result{}, ErrUnknown

@@ -44,6 +44,9 @@ func (c *conversion) source(top *yaml.Node) error {
 	out := newMapping()
 	out.addText("url", c.options.URL, "Where Pulsar is: a source runs inside of it, so its config does not say. With TLS pulsar+ssl://host:6651, and see `tls` and `auth`.")
 	topic := text(at(top, "topicName"))
+	if named := at(top, "topicName"); topic == "" && named != nil && named.Kind != yaml.ScalarNode {
+		return errors.New("topicName: this must be the name of one topic")
+	}
 	if topic == "" {
 		topic = c.options.Topic
 	}
@@ -78,7 +81,7 @@ func (c *conversion) source(top *yaml.Node) error {
 func (c *conversion) configs(configs, secrets *yaml.Node) (mapping, error) {
 	in := newMapping()
 	each(configs, func(key string, value *yaml.Node) {
-		if !slices.Contains(configsFields, key) {
+		if !slices.Contains(configsFields, key) && value.Tag != "!!null" {
 			if key == "propertiesToInclude" {
 				c.note(NotNeeded, "configs."+key, "the Java connector overwrites it by kinesisRecordProperties")
 				return
@@ -149,6 +152,9 @@ func legalName(name string) string {
 
 // frame tells what becomes of a source's fields outside of configs.
 func (c *conversion) frame(key string, value *yaml.Node) {
+	if value.Tag == "!!null" {
+		return // as pulsar-admin prints what is not set
+	}
 	switch key {
 	case "configs", "topicName", "processingGuarantees", "producerConfig":
 	case "tenant", "namespace", "name":

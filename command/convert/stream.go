@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -93,7 +94,7 @@ func (c *conversion) kinesis(n *yaml.Node, path string) ([]mapping, error) {
 	var all []mapping
 	for i, stream := range streams {
 		name := stream
-		if !strings.HasPrefix(stream, "arn:") {
+		if !strings.HasPrefix(stream, "arn:") && !interpolation.MatchString(stream) { // whose default may be anything
 			if before, shards, explicit := strings.Cut(stream, ":"); explicit {
 				name = before
 				c.note(NotPossible, path+".streams", "%s reads single shards (%s) by hand; here the workers of one applicationName share all of them", stream, shards)
@@ -126,7 +127,7 @@ func (c *conversion) kinesisOf(n *yaml.Node, path string, in mapping, stream str
 		in.addText("awsEndpoint", endpoint)
 		in.addText("dynamoEndpoint", endpoint, "It was the endpoint of both.")
 	}
-	application := legalName(stream[strings.LastIndexAny(stream, "/:")+1:] + "-to-pulsar")
+	application := applicationFor(stream)
 	in.addText("applicationName", application, "The name of a new lease table: that of aws_kinesis has a form of its own, and its positions cannot be read.")
 	note(NotPossible, "dynamodb", "the positions in its table cannot be taken over. Set initialPositionInStream: AT_TIMESTAMP with a startAtTime just before the old pipeline was stopped, and some records come twice rather than never")
 	if oldest := at(n, "start_from_oldest"); oldest == nil || isTrue(oldest) {
@@ -159,6 +160,16 @@ func (c *conversion) kinesisOf(n *yaml.Node, path string, in mapping, stream str
 	if at(n, "poll_period") != nil {
 		note(Changed, "poll_period", "idleTimeBetweenReadsInMillis is the least time between two reads of a shard; its default, 250, is what Kinesis allows")
 	}
+}
+
+var interpolation = regexp.MustCompile(`\$\{[^{}]*\}`)
+
+// applicationFor names the application that reads a stream. A variable in the stream's name stays one.
+func applicationFor(stream string) string {
+	if v := interpolation.FindString(stream); v != "" {
+		return v + "-to-pulsar"
+	}
+	return legalName(stream[strings.LastIndexAny(stream, "/:")+1:] + "-to-pulsar")
 }
 
 // credentials converts the credentials block.
