@@ -74,7 +74,7 @@ type Broker struct {
 	token    atomic.Pointer[string]
 	tasks    sync.WaitGroup
 
-	lookupGate, receiptGate *gate // guarded by mu
+	lookupGate, receiptGate, deliveryGate *gate // guarded by mu
 
 	mu struct {
 		sync.Mutex
@@ -87,6 +87,7 @@ type Broker struct {
 		sendPlan     plan
 		producerPlan plan
 		lookupPlan   plan
+		deliveryPlan plan
 		problems     []error
 		changed      chan struct{} // closed at the next change; nil while nobody waits
 	}
@@ -101,8 +102,8 @@ func NewBroker(options ...Option) *Broker {
 	b.token.Store(&b.settings.token)
 	b.mu.connections = map[*connection]struct{}{}
 	b.mu.topics = map[string]*topic{}
-	b.mu.sendPlan, b.mu.producerPlan, b.mu.lookupPlan = plan{}, plan{}, plan{}
-	b.lookupGate, b.receiptGate = newGate(), newGate()
+	b.mu.sendPlan, b.mu.producerPlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}
+	b.lookupGate, b.receiptGate, b.deliveryGate = newGate(), newGate(), newGate()
 	if err := b.listen("127.0.0.1:0"); err != nil {
 		panic("pulsartest: " + err.Error())
 	}
@@ -278,6 +279,7 @@ func (b *Broker) accept(listener net.Listener) {
 			out:       newOutbox(b.settings.receiptDelay),
 			producers: map[uint64]*producer{},
 			former:    map[uint64]*partitionLog{},
+			readers:   map[uint64]*reader{},
 			gone:      make(chan struct{}),
 		}
 		b.mu.connections[c] = struct{}{}
@@ -306,6 +308,9 @@ func (b *Broker) forget(c *connection) {
 	delete(b.mu.connections, c)
 	for _, p := range c.producers {
 		b.removeProducer(p)
+	}
+	for _, r := range c.readers {
+		b.removeReader(r)
 	}
 	close(c.gone)
 	c.out.close()

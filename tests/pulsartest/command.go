@@ -18,9 +18,13 @@ const (
 	cmdSend                      commandType = 6
 	cmdSendReceipt               commandType = 7
 	cmdSendError                 commandType = 8
+	cmdMessage                   commandType = 9
+	cmdAck                       commandType = 10
+	cmdFlow                      commandType = 11
 	cmdSuccess                   commandType = 13
 	cmdError                     commandType = 14
 	cmdCloseProducer             commandType = 15
+	cmdCloseConsumer             commandType = 16
 	cmdProducerSuccess           commandType = 17
 	cmdPing                      commandType = 18
 	cmdPong                      commandType = 19
@@ -28,13 +32,15 @@ const (
 	cmdPartitionedMetadataResp   commandType = 22
 	cmdLookup                    commandType = 23
 	cmdLookupResponse            commandType = 24
+	cmdGetLastMessageID          commandType = 29
+	cmdGetLastMessageIDResponse  commandType = 30
 	cmdAuthChallenge             commandType = 36
 	cmdAuthResponse              commandType = 37
 	cmdGetOrCreateSchema         commandType = 39
 	cmdGetOrCreateSchemaResponse commandType = 40
 )
 
-// command is any command that a producing client sends; which fields count is told by kind.
+// command is any command that a client sends; which fields count is told by kind.
 type command struct {
 	kind       commandType
 	requestID  uint64
@@ -60,11 +66,17 @@ type command struct {
 	numMessages       int
 	highestSequenceID uint64
 	isChunk           bool
+
+	// commands of a reader
+	consumerID uint64
+	durable    bool
+	start      *place // nil: none
+	permits    int
 }
 
 // decodeCommand reads a BaseCommand. Commands it does not know come back with their kind alone.
 func decodeCommand(b []byte) (command, error) {
-	c := command{userProvidedName: true, numMessages: 1}
+	c := command{userProvidedName: true, numMessages: 1, durable: true}
 	var body []byte
 	r := fieldReader{rest: b}
 	for r.next() {
@@ -98,8 +110,14 @@ func decodeCommand(b []byte) (command, error) {
 				c.requestID = r.uint()
 			}
 		case cmdSubscribe:
-			if r.number == 5 {
-				c.requestID = r.uint()
+			c.subscribeField(&r)
+		case cmdFlow, cmdCloseConsumer, cmdGetLastMessageID:
+			switch r.number {
+			case 1:
+				c.consumerID = r.uint()
+			case 2:
+				// The second field of FLOW is its permits.
+				c.requestID, c.permits = r.uint(), int(uint32(r.uint()))
 			}
 		case cmdProducer:
 			c.producerField(&r)
@@ -189,6 +207,26 @@ func (c *command) producerField(r *fieldReader) {
 		c.accessMode = int(r.uint())
 	case 12:
 		c.transactional = r.uint() != 0
+	}
+}
+
+func (c *command) subscribeField(r *fieldReader) {
+	switch r.number {
+	case 1:
+		c.topic = string(r.bytes())
+	case 4:
+		c.consumerID = r.uint()
+	case 5:
+		c.requestID = r.uint()
+	case 8:
+		c.durable = r.uint() != 0
+	case 9:
+		start, err := decodePlace(r.bytes())
+		if err != nil {
+			r.err = err
+			return
+		}
+		c.start = start
 	}
 }
 

@@ -22,6 +22,7 @@ type connection struct {
 
 	producers map[uint64]*producer     // guarded by the broker's lock
 	former    map[uint64]*partitionLog // of producers that the broker closed; guarded by the broker's lock
+	readers   map[uint64]*reader       // guarded by the broker's lock
 
 	connected bool // the reader's own
 }
@@ -106,9 +107,16 @@ func (c *connection) handle(cmd *command, rest []byte) bool {
 	case cmdGetOrCreateSchema:
 		c.out.send(schemaFrame(cmd.requestID, schemaVersion))
 	case cmdSubscribe:
-		c.out.send(errorFrame(cmd.requestID, NotAllowedError, "pulsartest has no consumers; read with Broker.Messages"))
+		c.subscribe(cmd)
+	case cmdFlow:
+		c.flow(cmd)
+	case cmdGetLastMessageID:
+		c.lastMessage(cmd)
+	case cmdCloseConsumer:
+		c.closeReader(cmd)
+	case cmdAck: // a reader's place is its client's
 	default:
-		c.problem(fmt.Errorf("command %d, which is none of a producer", cmd.kind))
+		c.problem(fmt.Errorf("command %d, which is none of a producer or a reader", cmd.kind))
 		return false
 	}
 	return true

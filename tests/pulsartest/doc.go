@@ -1,6 +1,6 @@
-// Package pulsartest is an Apache Pulsar broker for producers, in process and on the wire: it listens on a loopback port,
-// speaks Pulsar's binary protocol, and any real client can produce to it. What was stored is read through the Go API; there
-// are no consumers. It is to Pulsar what kfake is to Kafka.
+// Package pulsartest is an Apache Pulsar broker for producers and readers, in process and on the wire: it listens on a
+// loopback port, speaks Pulsar's binary protocol, and any real client can produce to it, and read with what keeps its own
+// place. What was stored is also read through the Go API; there are no consumers. It is to Pulsar what kfake is to Kafka.
 //
 //	broker := pulsartest.NewBroker()
 //	defer broker.Close()
@@ -15,6 +15,7 @@
 // Invariants:
 //   - The messages of a producer are stored in the order of its SENDs; a SEND is stored whole or not at all.
 //   - Receipts of a producer leave in the order of its SENDs, after the message is stored.
+//   - A reader gets every entry from its place on, in order, once for each time that it subscribes.
 //   - Nothing is stored for a producer once it was closed or its connection dropped.
 //   - What was stored outlives Stop and Restart.
 //   - After Close no goroutine of the broker is left.

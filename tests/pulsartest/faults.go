@@ -170,6 +170,7 @@ func (b *Broker) ClearFaults() {
 	clear(b.mu.sendPlan)
 	clear(b.mu.producerPlan)
 	clear(b.mu.lookupPlan)
+	clear(b.mu.deliveryPlan)
 }
 
 func (b *Broker) planSends(topic string, f planned) {

@@ -3,6 +3,7 @@ package pulsartest
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // send handles one SEND and reports whether the connection goes on.
@@ -41,7 +42,7 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 		return true
 	}
 
-	e := sent{cmd: cmd, size: len(body)}
+	e := sent{cmd: cmd, size: len(body), body: body}
 	e.decode(body, b.settings.sink == nil)
 	ledger, entry, ok := b.store(p, &e)
 	if !ok {
@@ -87,6 +88,7 @@ func (c *connection) refuse(p *producer, cmd *command, code ServerError, text st
 type sent struct {
 	cmd      *command
 	size     int
+	body     []byte // as it came: metadata and payload
 	meta     metadata
 	payload  []byte // decompressed; of a chunk: as it came
 	messages []Message
@@ -151,6 +153,10 @@ func (b *Broker) store(p *producer, e *sent) (ledger, entry int64, ok bool) {
 	}
 	if b.settings.sink != nil {
 		return ledger, entry, true
+	}
+	log.frames = append(log.frames, storedFrame{ledger: ledger, entry: entry, messages: max(1, e.meta.numMessages), body: e.body})
+	for _, r := range slices.Clone(log.readers) {
+		r.deliver()
 	}
 	t.entries = append(t.entries, Entry{
 		Topic: log.name.base, Partition: log.name.partition, LedgerID: ledger, EntryID: entry,

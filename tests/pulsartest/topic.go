@@ -55,6 +55,8 @@ type partitionLog struct {
 	// lastSequence is the highest sequence id stored by producer name, for de-duplication.
 	lastSequence map[string]int64
 	chunks       map[string][]byte // unfinished chunked messages by uuid
+	frames       []storedFrame     // for readers, in their order
+	readers      []*reader
 }
 
 // producer is a producer as the broker sees it; guarded by the broker's lock.
@@ -147,6 +149,7 @@ func (b *Broker) DeleteTopic(name string) error {
 	}
 	for _, log := range t.logs {
 		b.disconnectProducers(log)
+		b.disconnectReaders(log)
 	}
 	delete(b.mu.topics, base)
 	b.notify()
@@ -172,8 +175,8 @@ func (b *Broker) TerminateTopic(name string) error {
 	return nil
 }
 
-// CloseProducers closes the producers of a topic from the broker's side, as an unload does: the client is told by
-// CLOSE_PRODUCER and comes back on the same connection. It returns how many there were.
+// CloseProducers closes the producers of a topic from the broker's side, and its readers, as an unload does: the client is
+// told by CLOSE_PRODUCER and comes back on the same connection. It returns how many producers there were.
 func (b *Broker) CloseProducers(name string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -181,6 +184,7 @@ func (b *Broker) CloseProducers(name string) int {
 	b.eachLog(parseOrAll(name), func(log *partitionLog) {
 		n += len(log.producers)
 		b.disconnectProducers(log)
+		b.disconnectReaders(log)
 		b.newLedger(log)
 	})
 	return n
