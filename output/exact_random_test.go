@@ -22,7 +22,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 	b := exactBroker(t, 3)
 	c := &counter{}
 	const total = 3000
-	o := connectedExactly(t, b, exactly)
+	o := connected(t, b.URL(), exactly)
 	s := c.newRun()
 	deadline := time.Now().Add(50 * time.Second)
 	pending := []int64(nil) // handed out and not confirmed
@@ -73,6 +73,11 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 			// Quota: what is on the wire fails, what is queued in the client goes out when it reconnects.
 			b.RefuseProducers("t", 1+r.IntN(3), pulsartest.ProducerBlockedQuotaExceededException, "Cannot create producer on topic with backlog quota exceeded")
 			b.DropConnections()
+			if r.IntN(2) == 0 {
+				// The connection breaks while the topic is read back, too.
+				b.PassDeliveries("t", r.IntN(100))
+				b.DropDelivery("t", 1)
+			}
 		default:
 			faults--
 		}
@@ -115,7 +120,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 				s.run.End()
 			} else {
 				_ = o.Close(context.Background())
-				o = connectedExactly(t, b, exactly)
+				o = connected(t, b.URL(), exactly)
 			}
 			if before = max(before, next); crashAnywhere {
 				before = -1

@@ -69,7 +69,7 @@ func TestARealTopicIsReadBack(t *testing.T) {
 			m.MetaSetMut("when", 1700000000000+all[i])
 		}
 	}
-	expected := l.expected(o, batch)
+	expected := l.expected(o, batch, len(l.tracks))
 	for _, begin := range []string{"behind the last one known", "at the beginning"} {
 		for k, tr := range l.tracks {
 			if begin == "at the beginning" {

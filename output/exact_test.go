@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -50,7 +49,7 @@ func (s *exactShard) Sequence(_ context.Context, partitions int, not string) (at
 	name := func() string { return fmt.Sprintf("app/stream/shardId-000000000000/%d", s.epoch) }
 	if not == name() {
 		s.epoch++
-		s.began = s.confirmed
+		s.began, s.parts = s.confirmed, 0
 	}
 	if s.parts == 0 {
 		s.parts = partitions
@@ -180,62 +179,6 @@ func exactBroker(t testing.TB, partitions int, options ...pulsartest.Option) *pu
 	}
 	return b
 }
-
-// connectedExactly is connected with a client whose readers read what the fake broker has, which knows no consumers.
-func connectedExactly(t testing.TB, b *pulsartest.Broker, yaml string) *output {
-	t.Helper()
-	o := makeOutput(t, b.URL(), yaml)
-	s, err := o.open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.client = readingClient{s.client, b}
-	if err := o.Connect(t.Context()); err != nil {
-		t.Fatalf("connecting: %v", err)
-	}
-	return o
-}
-
-type readingClient struct {
-	client
-	broker *pulsartest.Broker
-}
-
-func (c readingClient) CreateReader(o pulsar.ReaderOptions) (pulsar.Reader, error) {
-	r := &brokerReader{}
-	for _, m := range c.broker.Messages(o.Topic) {
-		if o.StartMessageID.EntryID() < 0 || m.LedgerID > o.StartMessageID.LedgerID() ||
-			m.LedgerID == o.StartMessageID.LedgerID() && m.EntryID > o.StartMessageID.EntryID() {
-			r.left = append(r.left, m)
-		}
-	}
-	return r, nil
-}
-
-type brokerReader struct {
-	pulsar.Reader
-	left []pulsartest.Message
-}
-
-func (r *brokerReader) HasNext() bool { return len(r.left) > 0 }
-func (r *brokerReader) Close()        {}
-func (r *brokerReader) Next(context.Context) (pulsar.Message, error) {
-	m := r.left[0]
-	r.left = r.left[1:]
-	return readMessage{m: m}, nil
-}
-
-type readMessage struct {
-	pulsar.Message
-	m pulsartest.Message
-}
-
-func (m readMessage) ProducerName() string          { return m.m.ProducerName }
-func (m readMessage) Key() string                   { return m.m.Key }
-func (m readMessage) OrderingKey() string           { return string(m.m.OrderingKey) }
-func (m readMessage) Payload() []byte               { return m.m.Payload }
-func (m readMessage) Properties() map[string]string { return m.m.Properties }
-func (m readMessage) EventTime() time.Time          { return m.m.EventTime }
 
 // One message an entry, each with its number, by one producer for each partition.
 func TestEveryRecordHasItsNumber(t *testing.T) {

@@ -37,11 +37,14 @@ type lane struct {
 	closed   <-chan struct{} // closed when the producers of the tracks before have ended
 	doubts   []*track        // in doubt, of producers that are not gone on with
 	not      string          // the name of those
+	// doubtParts is how many partitions the topic had for them.
+	doubtParts int
 
 	mu struct {
 		sync.Mutex
 		open  []*track // the tracks that have to be closed
 		ended bool
+		stop  context.CancelCauseFunc // of what must not outlast the lane, nil if nothing
 	}
 }
 
@@ -107,6 +110,9 @@ func (ls *lanes) end(l *lane) (done <-chan struct{}) {
 	ls.mu.Unlock()
 	l.mu.Lock()
 	l.mu.ended = true
+	if l.mu.stop != nil {
+		l.mu.stop(errRunOver)
+	}
 	open := l.mu.open
 	l.mu.open = nil
 	l.mu.Unlock()
@@ -167,6 +173,14 @@ func (p *partition) ended() {
 	}
 }
 
+// endsWith has stop called when the lane ends; false when it has ended.
+func (l *lane) endsWith(stop context.CancelCauseFunc) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.stop = stop
+	return !l.mu.ended
+}
+
 func (l *lane) isOver() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,17 +231,22 @@ func (l *lane) places(w *writing) *topicPlaces {
 	return w.topics[0]
 }
 
-// place gives an entry its number and its partition. A message without a key goes where its record's partition key in
-// Kinesis leads to, since the same record has to come to the same partition every time.
+// place gives an entry its number and its partition.
 func (l *lane) place(w *writing, e *entry) {
+	e.topic = l.topic.name
+	e.sequence = l.sequence.Number(e.id)
+	e.message.SequenceID = &e.sequence
+	w.placeAt(e, l.places(w), w.exactPartition(e, len(l.tracks)))
+}
+
+// exactPartition is where an entry goes, of so many partitions. A message without a key goes where its record's partition
+// key in Kinesis leads to, since the same record has to come to the same partition every time.
+func (w *writing) exactPartition(e *entry, partitions int) int {
 	key := e.orderKey()
 	if key == "" {
 		key = e.id.PartitionKey()
 	}
-	e.topic = l.topic.name
-	e.sequence = l.sequence.Number(e.id)
-	e.message.SequenceID = &e.sequence
-	w.placeAt(e, l.places(w), w.output.conf.hashing.partitionOf(key, len(l.tracks)))
+	return w.output.conf.hashing.partitionOf(key, partitions)
 }
 
 // placeAt puts an entry into a partition.

@@ -3,7 +3,6 @@ package output
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,13 +16,6 @@ import (
 // settleTime is how long after the end of a producer its topic is read: what the broker had taken from a connection that
 // broke is stored by then.
 const settleTime = time.Second
-
-// topicReader is what reading a topic back needs of pulsar.Client. It is not part of client: hardly anybody ever needs it.
-type topicReader interface {
-	CreateReader(pulsar.ReaderOptions) (pulsar.Reader, error)
-}
-
-var _ topicReader = pulsar.Client(nil)
 
 // A failure of the kind that leaves tracks in doubt comes hardly ever, and a crash seldom. Together they may cost copies,
 // never records: what was stored under the old name is known to this process alone, until the count has passed it; and
@@ -52,7 +44,7 @@ func (l *lane) bar(ctx context.Context) {
 		l.session.log.Infof("Shard %s goes on under a new name of its producers: the client or the broker may have left records out on %s", l.run.Shard(), l.tracks[k].partition.name)
 	}
 	// Those of an earlier doubt were read back, or nothing would have been sent.
-	l.doubts, l.not = doubts, l.sequence.Producer
+	l.doubts, l.doubtParts, l.not = doubts, len(l.tracks), l.sequence.Producer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), barLimit)
 	defer cancel()
 	unused, err := l.run.Sequence(ctx, len(l.tracks), l.not)
@@ -73,6 +65,13 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	if len(l.doubts) == 0 {
 		return batch, nil
 	}
+	// A topic may be large: when the shard is lost meanwhile nobody waits for the rest.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !l.endsWith(cancel) {
+		return nil, fmt.Errorf("writing records of %s: %w", l.run.Shard(), errRunOver)
+	}
+	defer l.endsWith(nil)
 	select {
 	case <-l.closed:
 	case <-ctx.Done():
@@ -85,9 +84,12 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	expected := l.expected(o, batch)
+	expected := l.expected(o, batch, l.doubtParts)
 	stored := map[*attempt.RecordID]bool{}
 	for _, t := range l.doubts {
+		if !slices.ContainsFunc(l.tracks, func(now *track) bool { return now.partition.name == t.partition.name }) {
+			continue // The topic was deleted and made anew with fewer partitions, and what this one had is gone.
+		}
 		mine := expected[t.partition.index]
 		found, err := l.readBack(ctx, t, mine)
 		if err != nil {
@@ -112,19 +114,18 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	return rest, nil
 }
 
-// expected makes the messages of the batch, for each partition.
-func (l *lane) expected(o *output, batch service.MessageBatch) [][]*entry {
+// expected makes the messages of the batch, for each of so many partitions.
+func (l *lane) expected(o *output, batch service.MessageBatch, partitions int) [][]*entry {
 	w := &writing{output: o, session: l.session, batch: batch, lane: l, flight: newFlight(&cargo{}, len(batch))}
 	texts := o.texts(batch)
-	byPartition := make([][]*entry, len(l.tracks))
+	byPartition := make([][]*entry, partitions)
 	for i, m := range batch {
 		e := &w.flight.entries[i]
 		e.id = recordOf(m)
 		if w.fill(e, m, i, &texts) != nil {
 			continue // It was not sent before, and will not be.
 		}
-		l.place(w, e)
-		k := e.place.track.partition.index
+		k := w.exactPartition(e, partitions)
 		byPartition[k] = append(byPartition[k], e)
 	}
 	return byPartition
@@ -138,46 +139,24 @@ func (l *lane) expected(o *output, batch service.MessageBatch) [][]*entry {
 // long before: a message that is not the only one of its kind then counts as missing, so that it comes twice rather than
 // not at all.
 func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found []bool, err error) {
-	readers, ok := l.session.client.(topicReader)
-	if !ok {
-		return nil, errors.New("this client cannot read")
-	}
-	from := t.last
-	if from == nil {
-		from = pulsar.EarliestMessageID()
-	}
-	var reader pulsar.Reader
-	c := newCall("reading back " + t.partition.name)
-	if !l.session.spawn(func() {
-		defer close(c.done)
-		reader, c.err = readers.CreateReader(pulsar.ReaderOptions{Topic: t.partition.name, StartMessageID: from})
-		if c.err == nil && ctx.Err() != nil {
-			reader.Close()
-		}
-	}) {
-		return nil, errClosed
-	}
-	if err := l.session.await(ctx, c); err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	wanted, there := map[fingerprint]int{}, map[fingerprint]int{}
 	for _, e := range expected {
 		wanted[e.fingerprint()]++
 	}
-	for reader.HasNext() {
-		m, err := reader.Next(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", t.partition.name, err)
-		}
+	s := &scan{session: l.session, topic: t.partition.name, at: t.last, silence: l.session.scanSilence}
+	if s.at == nil {
+		s.at = pulsar.EarliestMessageID()
+	}
+	s.visit = func(m pulsar.Message) {
 		if m.ProducerName() != t.partition.producer {
-			continue
+			return
 		}
 		if f := fingerprintOf(m.Key(), m.OrderingKey(), m.Payload(), m.Properties(), m.EventTime()); wanted[f] > 0 {
 			there[f]++
 		}
+	}
+	if err := s.run(ctx); err != nil {
+		return nil, err
 	}
 	found = make([]bool, len(expected))
 	for i, e := range expected {

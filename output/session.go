@@ -66,6 +66,8 @@ type session struct {
 	topics     *topics
 	lanes      *lanes
 	closeLimit time.Duration
+	// scanSilence is how long a topic that is read back may send nothing; see scan.
+	scanSilence time.Duration
 
 	deadLettersProven atomic.Bool
 	// proven is set when the topic is known to de-duplicate, refusal when it is known not to.
@@ -123,9 +125,10 @@ func openSession(conf *config, log *service.Logger, m *metrics) (*session, error
 func newSession(conf *config, c client, h *health, r *refusals, log *service.Logger, m *metrics) *session {
 	s := &session{
 		conf: conf, client: c, log: log, health: h, refusals: r, metrics: m,
-		closeLimit: conf.operationTimeout + 5*time.Second,
-		stop:       make(chan struct{}),
-		finished:   make(chan struct{}),
+		closeLimit:  conf.operationTimeout + 5*time.Second,
+		scanSilence: patience,
+		stop:        make(chan struct{}),
+		finished:    make(chan struct{}),
 	}
 	name, _ := conf.topic.static()
 	s.topics = newTopics(s, name)
