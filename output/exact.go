@@ -61,11 +61,11 @@ func (o *output) writeExact(ctx context.Context, s *session, batch service.Messa
 		o.holdBack(batch)
 		return o.notConnected(err)
 	}
-	run, err := numberedRun(batch)
-	if err != nil {
+	if err := checkNumbered(batch); err != nil {
 		o.holdBack(batch)
 		return err
 	}
+	run := recordOf(batch[0]).Attempt().Run()
 	name, _ := o.conf.topic.static()
 	t, err := s.topics.use(name, time.Now())
 	if err != nil {
@@ -84,44 +84,66 @@ func (o *output) writeExact(ctx context.Context, s *session, batch service.Messa
 		return err
 	}
 	defer l.leave()
-	if err := l.prepare(ctx, t, known); err != nil {
-		o.holdBack(batch)
-		return err
-	}
-	rest, err := l.review(ctx, o, batch)
+	turn, err := l.turns.take(recordsOf(batch))
 	if err != nil {
 		o.holdBack(batch)
 		return err
 	}
+	if turn.late && l.not == "" {
+		l.abandon(ctx, "records came behind others that were sent before them")
+	}
+	if err := l.prepare(ctx, t, known); err != nil {
+		o.holdBack(batch)
+		return err
+	}
+	rest := batch
+	if turn.done {
+		rest = l.unsettled(o, batch)
+	}
+	left, err := l.review(ctx, o, rest)
+	if err != nil {
+		o.holdBack(rest)
+		return err
+	}
+	rest = left
 	if len(rest) > 0 {
 		err = o.writeParts(ctx, s, l, rest)
 	}
 	l.bar(ctx)
 	if len(rest) < len(batch) && err != nil {
 		// A plain error: it is none of this batch, and ErrNotConnected would have all of it sent again, in place.
-		return errors.New("writing what the topic did not have: " + err.Error())
+		return fmt.Errorf("writing what the topic did not have: %s", err)
 	}
 	return err
 }
 
-// numberedRun checks that the batch is what the input handed out, perhaps without some of its records, and returns whose.
-func numberedRun(batch service.MessageBatch) (*attempt.Run, error) {
+// recordsOf returns the records of a batch that checkNumbered has passed.
+func recordsOf(batch service.MessageBatch) []*attempt.RecordID {
+	ids := make([]*attempt.RecordID, len(batch))
+	for i, m := range batch {
+		ids[i] = recordOf(m)
+	}
+	return ids
+}
+
+// checkNumbered checks that the batch is what the input handed out, perhaps without some of its records.
+func checkNumbered(batch service.MessageBatch) error {
 	var last *attempt.RecordID
 	for _, m := range batch {
 		v, _ := m.MetaGetImmut(attempt.RecordIDKey)
 		id, ok := v.(*attempt.RecordID)
 		switch {
 		case !ok || id == nil:
-			return nil, errNotNumbered
+			return errNotNumbered
 		case last == nil:
 		case id.Attempt() != last.Attempt():
-			return nil, errManyShards
+			return errManyShards
 		case id.Ordinal() <= last.Ordinal():
-			return nil, fmt.Errorf("record %s after %s: %w", id, last, errNotAscending)
+			return fmt.Errorf("record %s after %s: %w", id, last, errNotAscending)
 		}
 		last = id
 	}
-	return last.Attempt().Run(), nil
+	return nil
 }
 
 // settled notes what became of the messages of a part, whose flight is done or given up. A track is in doubt when a message
@@ -224,11 +246,11 @@ func (s *session) refused() error {
 	return nil
 }
 
-// passing tells of an error that it is nobody's failure and ends by itself: the last owner's producers are still connected,
-// until the broker misses a sign of life of a process that was killed or stands still. When it lasts, the partition's
-// trouble tells so, once.
+// passing tells of an error that it is nobody's failure and ends by itself: others come first; or the last owner's producers
+// are still connected, until the broker misses a sign of life of a process that was killed or stands still. When that lasts,
+// the partition's trouble tells so, once.
 func passing(err error) bool {
-	return strings.Contains(err.Error(), "ProducerBusy")
+	return errors.Is(err, errOutOfTurn) || strings.Contains(err.Error(), "ProducerBusy")
 }
 
 // spontaneous tells that the client failed a message by itself and goes on with those behind it, as it does when a quota

@@ -35,6 +35,9 @@ type entry struct {
 	// unmarked is set when another message of the same WriteBatch has the same id, so that a receipt proves nothing.
 	unmarked bool
 
+	// given is set when the client was given the message.
+	given bool
+
 	// sequence is the message's number, with de-duplication; SequenceID points to it.
 	sequence int64
 

@@ -37,8 +37,7 @@ type lane struct {
 	closed   <-chan struct{} // closed when the producers of the tracks before have ended
 	doubts   []*track        // in doubt, of producers that are not gone on with
 	not      string          // the name of those
-	// doubtParts is how many partitions the topic had for them.
-	doubtParts int
+	turns    turns
 
 	mu struct {
 		sync.Mutex
@@ -54,6 +53,7 @@ type lane struct {
 // when it comes again, and a receipt proves nothing any more. See lane.bar.
 type track struct {
 	partition *partition
+	of        int              // partitions that the topic has, as far as the lane knows
 	last      pulsar.MessageID // in front of all whose fate is not known, nil if there is none
 	used      bool             // something was sent
 	doubt     bool
@@ -93,7 +93,7 @@ func (ls *lanes) of(run *attempt.Run) (*lane, error) {
 	if l := ls.mu.byRun[run]; l != nil {
 		return l, nil
 	}
-	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1)}
+	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1), turns: newTurns()}
 	if !run.OnClose(ls, func() <-chan struct{} { return ls.end(l) }) {
 		return nil, fmt.Errorf("writing records of %s: %w", run.Shard(), errRunOver)
 	}
@@ -199,7 +199,7 @@ func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
 	}
 	tracks := make([]*track, len(known.partitions))
 	for i, p := range known.partitions {
-		tracks[i] = &track{partition: &partition{
+		tracks[i] = &track{of: len(tracks), partition: &partition{
 			name: p.name, index: i, topic: t, producer: sequence.Producer,
 			limiter: newLimiter(exactPending, l.session.conf.maxPendingBytes),
 		}}
@@ -215,6 +215,7 @@ func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
 		return fmt.Errorf("writing records of %s: %w", l.run.Shard(), errRunOver)
 	}
 	l.closed = l.session.dismissTracks(old)
+	l.turns.renamed()
 	l.topic, l.sequence, l.tracks, l.not = t, sequence, tracks, ""
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
-	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
@@ -21,30 +20,30 @@ const settleTime = time.Second
 // never records: what was stored under the old name is known to this process alone, until the count has passed it; and
 // what an earlier run has stored beyond the batch is not looked for.
 
-// bar sees to it that tracks in doubt are not gone on with. It lets the numbering begin anew, under another name of the
-// producers, and waits until the lease knows: from then on nothing can be taken for a duplicate that is none, whoever goes
-// on with the shard. What the topic has already is found out before the next batch is sent, see review; if the process ends
-// in between, it comes twice.
+// bar sees to it that tracks in doubt are not gone on with.
+func (l *lane) bar(ctx context.Context) {
+	if k := slices.IndexFunc(l.tracks, func(t *track) bool { return t.doubt }); k >= 0 {
+		l.abandon(ctx, "the client or the broker may have left records out on "+l.tracks[k].partition.name)
+	}
+}
+
+// abandon lets the numbering begin anew, under another name of the producers, and waits until the lease knows: from then on
+// nothing can be taken for a duplicate that is none, whoever goes on with the shard. What the topic has already is found out
+// before the next batch is sent, see review; if the process ends in between, it comes twice.
 //
 // That name is not used: prepare begins once more, at the first record that is not confirmed, when the input knows which
 // of this batch are.
-func (l *lane) bar(ctx context.Context) {
-	k := slices.IndexFunc(l.tracks, func(t *track) bool { return t.doubt })
-	if k < 0 {
-		return
+func (l *lane) abandon(ctx context.Context, why string) {
+	if l.not == "" {
+		l.session.log.Infof("Shard %s goes on under a new name of its producers: %s", l.run.Shard(), why)
 	}
 	// The name is the same in all partitions, so what was sent to the others without a receipt is to be looked for too.
-	var doubts []*track
 	for _, t := range l.tracks {
 		if t.used {
-			doubts = append(doubts, t)
+			l.doubts = append(l.doubts, t)
 		}
 	}
-	if l.not == "" {
-		l.session.log.Infof("Shard %s goes on under a new name of its producers: the client or the broker may have left records out on %s", l.run.Shard(), l.tracks[k].partition.name)
-	}
-	// Those of an earlier doubt were read back, or nothing would have been sent.
-	l.doubts, l.doubtParts, l.not = doubts, len(l.tracks), l.sequence.Producer
+	l.not = l.sequence.Producer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), barLimit)
 	defer cancel()
 	unused, err := l.run.Sequence(ctx, len(l.tracks), l.not)
@@ -60,9 +59,9 @@ const barLimit = 5 * time.Second
 
 // review finds out which messages of the batch are in the topic already, sent by producers that are not gone on with. It
 // marks their records as delivered and returns the others. The batch holds everything that was not confirmed when the doubt
-// arose, since all of that is replayed at once.
+// arose, since all of that is replayed at once; or else the next batches do, and are looked for then.
 func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch) (rest service.MessageBatch, err error) {
-	if len(l.doubts) == 0 {
+	if len(l.doubts) == 0 || len(batch) == 0 {
 		return batch, nil
 	}
 	// A topic may be large: when the shard is lost meanwhile nobody waits for the rest.
@@ -84,34 +83,43 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	expected := l.expected(o, batch, l.doubtParts)
-	stored := map[*attempt.RecordID]bool{}
+	expected := map[int][][]*entry{} // the topic may have had other numbers of partitions
 	for _, t := range l.doubts {
 		if !slices.ContainsFunc(l.tracks, func(now *track) bool { return now.partition.name == t.partition.name }) {
 			continue // The topic was deleted and made anew with fewer partitions, and what this one had is gone.
 		}
-		mine := expected[t.partition.index]
+		if expected[t.of] == nil {
+			expected[t.of] = l.expected(o, batch, t.of)
+		}
+		mine := expected[t.of][t.partition.index]
 		found, err := l.readBack(ctx, t, mine)
 		if err != nil {
 			return nil, fmt.Errorf("after a failure it is not known which records of %s are stored, and the topic has to be read to find out: %w", l.run.Shard(), err)
 		}
 		for i, e := range mine {
 			if found[i] {
-				stored[e.id] = true
+				l.turns.finish(e.id)
 			}
 		}
 	}
+	if l.turns.looked(recordsOf(batch)) {
+		l.doubts = nil
+	}
+	return l.unsettled(o, batch), nil
+}
+
+// unsettled returns the messages of the batch that have to be sent. The others count as confirmed.
+func (l *lane) unsettled(o *output, batch service.MessageBatch) (rest service.MessageBatch) {
 	var there service.MessageBatch
 	for _, m := range batch {
-		if stored[recordOf(m)] {
+		if l.turns.isDone(recordOf(m)) {
 			there = append(there, m)
 		} else {
 			rest = append(rest, m)
 		}
 	}
-	o.holdBackBut(there, stored)
-	l.doubts = nil
-	return rest, nil
+	o.holdBackBut(there, l.turns.isDone)
+	return rest
 }
 
 // expected makes the messages of the batch, for each of so many partitions.

@@ -161,10 +161,12 @@ func (o *output) unsent(s *session, err error) error {
 
 // holdBack notes that records have reached the output but were not sent, so that a copy which was sent does not speak for
 // them.
-func (o *output) holdBack(batch service.MessageBatch) { o.holdBackBut(batch, nil) }
+func (o *output) holdBack(batch service.MessageBatch) {
+	o.holdBackBut(batch, func(*attempt.RecordID) bool { return false })
+}
 
 // holdBackBut is holdBack for a batch of which some records are known to be stored though they were not sent now.
-func (o *output) holdBackBut(batch service.MessageBatch, stored map[*attempt.RecordID]bool) {
+func (o *output) holdBackBut(batch service.MessageBatch, stored func(*attempt.RecordID) bool) {
 	w := &writing{output: o}
 	var ids []*attempt.RecordID
 	for _, m := range batch {
@@ -183,10 +185,15 @@ func (o *output) holdBackBut(batch service.MessageBatch, stored map[*attempt.Rec
 	if err != nil {
 		return // Nothing counts any more for an attempt that has ended, nor for a run that has.
 	}
+	if o.conf.deduplication {
+		for _, a := range w.attempts {
+			a.Exact()
+		}
+	}
 	var there []*attempt.RecordID
 	for _, id := range ids {
 		id.Skipped()
-		if stored[id] {
+		if stored(id) {
 			there = append(there, id)
 		}
 	}
@@ -211,6 +218,7 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	w.bury(ctx)
 	w.mark()
 	if w.lane != nil {
+		w.lane.turns.note(w.flight.entries[:w.kept])
 		w.halt = w.lane.prove(ctx, w)
 	}
 	return true, nil
@@ -330,6 +338,7 @@ func (w *writing) send(places []*place) {
 		if e.id != nil {
 			e.id.Entered(e.orderKey())
 		}
+		e.given = true
 		e.generation.send(e)
 	}
 }

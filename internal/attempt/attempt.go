@@ -16,6 +16,7 @@
 package attempt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,6 +106,15 @@ func (a *Attempt) Shard() string { return a.run.shard }
 
 // Len is the number of records handed out in the attempt.
 func (a *Attempt) Len() int { return len(a.records) }
+
+// Number tells attempts apart. Those of a run have ascending numbers, from 1.
+func (a *Attempt) Number() uint64 { return a.number }
+
+// Has tells whether the attempt holds the record of the run with that ordinal.
+func (a *Attempt) Has(ordinal int64) bool {
+	_, found := slices.BinarySearchFunc(a.records, ordinal, func(id RecordID, ordinal int64) int { return cmp.Compare(id.ordinal, ordinal) })
+	return found
+}
 
 // ID returns the id of record i, to be put into its metadata under RecordIDKey.
 func (a *Attempt) ID(i int) *RecordID { return &a.records[i] }
