@@ -93,7 +93,8 @@ func callTheRoll(known map[string]observation, v view) roster {
 		case giving:
 			holder[key], alive[to], asking[to] = to, true, true
 			continue
-		case v.busy[key], isAsked, l.Owner == v.worker && l.CheckpointOwner == "":
+		case v.busy[key], isAsked, l.Owner == v.worker && l.CheckpointOwner == "" && (l.IsOurs() || !o.isExpired(v.failover, v.now)):
+			// One with our name that is no run of ours, since somebody has edited it, is nobody's when nobody renews it.
 			holder[key] = v.worker
 			continue
 		}
@@ -102,7 +103,7 @@ func callTheRoll(known map[string]observation, v view) roster {
 			continue
 		}
 		holder[key], alive[w] = w, true
-		if !l.IsOurs() {
+		if !l.IsOurs() && w != v.worker {
 			r.kcl[w] = true
 		}
 		// The ask of a lease whose owner is dead says nothing of the asker: its clock has stopped.

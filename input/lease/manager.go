@@ -513,10 +513,7 @@ func (m *Manager) finish(ctx context.Context, h *Held, e ending) ending {
 	}
 	p := h.parting()
 	p.keep = h.isEnding() && m.kcl2.Load() && !m.isClosing()
-	e = m.part(writing, h, p, e)
-	if errors.Is(e.cause, errGaveUp) && ctx.Err() != nil && !m.isClosing() {
-		m.leave(h)
-	}
+	e = m.part(ctx, writing, h, p, e)
 	if p.keep && e.known && e.found && stillOwns(h.own.worker, h.own.acquisition, e.lease, e.found) {
 		h.closeOver()
 		e = h.retain(ctx)
@@ -524,11 +521,15 @@ func (m *Manager) finish(ctx context.Context, h *Held, e ending) ending {
 	return e
 }
 
-// part does the last write of a run.
-func (m *Manager) part(ctx context.Context, h *Held, p parting, e ending) ending {
-	l, found, err := h.release(ctx, p)
+// part does the last write of a run, under writing. What the end of Run's ctx has cut short is left to Close, which may be
+// called only now.
+func (m *Manager) part(ctx, writing context.Context, h *Held, p parting, e ending) ending {
+	l, found, err := h.release(writing, p)
 	if err != nil {
-		if m.isClosing() {
+		switch {
+		case ctx.Err() != nil:
+			m.leave(h)
+		case m.isClosing():
 			m.noteUnreleased(err)
 		}
 		// It may be ours still. If it is, the next scan shows it.

@@ -75,10 +75,11 @@ func (o observation) lastMove(l Lease, now time.Duration) time.Duration {
 	return o.movedAt
 }
 
-// patience is how long the counter of a lease must stand still until it may be taken from its owner. An owner of ours
-// says how long it believes in the lease; without that a worker with a short failover time would rob one with a long.
+// patience is how long the counter of a lease must stand still until it may be taken from its keeper. One of ours, also in
+// a hand-over of KCL 3.x, says how long it believes in the lease; without that a worker with a short failover time would
+// rob one with a long.
 func patience(l Lease, own time.Duration) time.Duration {
-	if l.IsOurs() {
+	if w := keeper(l); w != "" && w == acquirer(l) {
 		return max(own, l.Failover)
 	}
 	return own

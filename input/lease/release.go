@@ -85,10 +85,9 @@ func (h *Held) retain(ctx context.Context) ending {
 		m.wait(ctx, pause)
 		switch {
 		case m.isClosing():
-			ctx = m.closeCtx
-			fallthrough
+			return m.part(ctx, m.closeCtx, h, parting{}, ending{cause: ErrReleased})
 		case !m.kcl2.Load() || h.own.next != "":
-			return m.part(ctx, h, parting{}, ending{cause: ErrReleased})
+			return m.part(ctx, ctx, h, parting{}, ending{cause: ErrReleased})
 		case ctx.Err() != nil:
 			m.leave(h)
 			return ending{cause: ErrStopped}

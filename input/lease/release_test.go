@@ -210,6 +210,29 @@ func TestAReleaseThatIsCutShortIsDoneByClose(t *testing.T) {
 	})
 }
 
+// The same when Close is called in that very moment.
+func TestAReleaseThatIsCutShortWhileCloseBeginsIsDoneByClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, k, h := holding(t, "1")
+		h.Confirmed(at("5"), 0)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Hang, When: isRelease})
+		go func() { _ = h.Release(t.Context()) }()
+		time.Sleep(sec)
+		ctx, stop := context.WithCancel(t.Context())
+		context.AfterFunc(ctx, func() {
+			if err := k.m.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		stop()
+		k.kill()
+		synctest.Wait()
+		if l := w.read(shard0); l.Owner != "" || l.Checkpoint != at("5") {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
 func TestCloseWithoutRunAndRunAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
