@@ -46,34 +46,42 @@ func (w *world) readOn(in *input, n int) (got []string) {
 	return got
 }
 
-// A lease table that is deleted while it is in use comes back with the positions that the worker knows.
+// A lease table that is deleted while it is in use comes back with the positions that the worker knows; also when somebody
+// makes it anew at once, and empty.
 func TestADeletedLeaseTableIsRestored(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 2)
-	for i := range 20 {
-		w.put(fmt.Sprint(i), "before "+fmt.Sprint(i))
-	}
-	in := w.connected("checkpointInterval: 100")
-	got := texts(t, w.read(in, 20, nil))
-	w.dynamodb.DropTable("application")
-	for i := range 20 {
-		w.put(fmt.Sprint(i), "after "+fmt.Sprint(i))
-	}
-	w.eventually("it is told", func() bool { return strings.Contains(in.troubled(w), "application") })
-	for len(got) < 40 {
-		got = append(got, w.readOn(in, 1)...)
-	}
-	slices.Sort(got)
-	if got = slices.Compact(got); len(got) != 40 {
-		t.Errorf("%d records, not 40", len(got))
-	}
-	if err := in.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	for shard, records := range w.kinesis.Records("stream") {
-		if at := w.lease(shard, "checkpoint"); at != records[len(records)-1].SequenceNumber {
-			t.Errorf("%s is at %s", shard, at)
-		}
+	for name, isMadeAnew := range map[string]bool{"deleted": false, "made anew": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2)
+			for i := range 20 {
+				w.put(fmt.Sprint(i), "before "+fmt.Sprint(i))
+			}
+			in := w.connected("checkpointInterval: 100")
+			got := texts(t, w.read(in, 20, nil))
+			w.dynamodb.DropTable("application")
+			if isMadeAnew {
+				w.dynamodb.AddTable("application", "leaseKey")
+			}
+			for i := range 20 {
+				w.put(fmt.Sprint(i), "after "+fmt.Sprint(i))
+			}
+			w.eventually("it is told", func() bool { return strings.Contains(in.troubled(w), "application") })
+			for len(got) < 40 {
+				got = append(got, w.readOn(in, 1)...)
+			}
+			slices.Sort(got)
+			if got = slices.Compact(got); len(got) != 40 {
+				t.Errorf("%d records, not 40", len(got))
+			}
+			if err := in.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			for shard, records := range w.kinesis.Records("stream") {
+				if at := w.lease(shard, "checkpoint"); at != records[len(records)-1].SequenceNumber {
+					t.Errorf("%s is at %s", shard, at)
+				}
+			}
+		})
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
@@ -244,32 +242,6 @@ func TestCloseReleasesEndedLeases(t *testing.T) {
 		}
 		if l := w.read(shard0); l.Owner != "" || !l.Ended() {
 			t.Errorf("%+v", l)
-		}
-	})
-}
-
-// A lease table that was deleted is told, and ends the manager; nothing of it is written any more.
-func TestATableThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, a, h := lent(t)
-		h.Confirmed(at("20"), 0)
-		if _, err := w.db.API().DeleteTable(t.Context(), &dynamodb.DeleteTableInput{TableName: aws.String(tableName)}); err != nil {
-			t.Fatal(err)
-		}
-		deleted := time.Now()
-		<-a.done
-		if d := time.Since(deleted); d > 6*sec {
-			t.Errorf("noticed after %s", d)
-		}
-		if !errors.Is(a.ran, ErrTableGone) || !errors.Is(h.Err(), ErrStopped) || h.Fence().Open() {
-			t.Errorf("Run returned %v, the run ended with %v", a.ran, h.Err())
-		}
-		begin := time.Now()
-		if err := a.m.Close(t.Context()); err != nil || time.Since(begin) > sec {
-			t.Errorf("Close after %s: %v", time.Since(begin), err)
-		}
-		if got := a.log.warnings(); len(got) == 0 || !strings.Contains(got[len(got)-1], "table app is gone") {
-			t.Errorf("warnings: %q", got)
 		}
 	})
 }

@@ -150,6 +150,9 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	if m.reads.ok(now) {
 		m.cfg.Log.Infof("Lease table %s could be read each time for %s again", m.cfg.Table.Name(), m.reads.calm)
 	}
+	if m.isEmptied(s, now) {
+		return
+	}
 	if m.stoleAt == 0 {
 		m.stoleAt = now
 	}
@@ -172,6 +175,24 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	}
 	m.broken = broken
 	m.handler.Scanned(s.snapshot.Leases)
+}
+
+// isEmptied tells whether a scan shows nothing of leases that there were. They are not forgotten for that: a table that was
+// deleted and made again between two scans is as good as deleted, and what is known of it is all that is left. Whoever is at
+// refilling it has a failover time for that, by when no run can be left either.
+func (m *Manager) isEmptied(s *scanResult, now time.Duration) bool {
+	if len(s.snapshot.Leases)+len(s.snapshot.Broken) > 0 || !m.filled {
+		m.filled = m.filled || len(s.snapshot.Leases) > 0
+		m.emptyAt = 0
+		return false
+	}
+	if m.emptyAt == 0 {
+		m.emptyAt = now
+	}
+	m.emptied = s.consistent && now-m.emptyAt >= m.cfg.Failover
+	m.scanned = false // the next one must not be a stale one
+	m.nextScan = now + m.cfg.jitter(m.cfg.Failover/6)
+	return true
 }
 
 // gathered are the leases that one line of the log will name. What happens to a worker happens to all its leases, one

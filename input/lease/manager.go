@@ -72,10 +72,13 @@ type Manager struct {
 	took     []string
 	lost     gathered
 	fenced   gathered
-	given    gathered // to workers that asked
-	passed   gathered // to workers of KCL 3.x
-	lacking  bool     // warned of leases that nobody may take
-	missing  int      // scans in a row that found no table
+	given    gathered      // to workers that asked
+	passed   gathered      // to workers of KCL 3.x
+	lacking  bool          // warned of leases that nobody may take
+	missing  int           // scans in a row that found no table
+	filled   bool          // scans have shown leases
+	emptyAt  time.Duration // since when they are all gone, 0 = they are not
+	emptied  bool          // for so long that they will not come back by themselves
 	scanning bool
 	scanned  bool // at least once
 	nextScan time.Duration
@@ -119,7 +122,8 @@ type askSeen struct {
 }
 
 type scanResult struct {
-	snapshot Snapshot
+	snapshot   Snapshot
+	consistent bool
 	// kcl3 is what lies in tables of KCL 3.x's own, nil if that was not read.
 	kcl3 *coordinator
 	at   time.Duration
@@ -169,8 +173,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.nextScan = m.cfg.Clock()
 	for {
 		m.handle(m.drain())
-		if m.missing >= enoughMissing {
-			m.cfg.Log.Warnf("Lease table %s is gone; nothing is read until there is one again", m.cfg.Table.Name())
+		if m.missing >= enoughMissing || m.emptied {
+			what := "gone; nothing is read until there is one again"
+			if m.emptied {
+				what = "empty, though it was in use; nothing is read until there are leases again"
+			}
+			m.cfg.Log.Warnf("Lease table %s is %s", m.cfg.Table.Name(), what)
 			cancel()
 			return fmt.Errorf("keeping leases in table %s: %w", m.cfg.Table.Name(), ErrTableGone)
 		}
@@ -191,8 +199,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// ErrTableGone is returned when the lease table was deleted while it was in use. All runs have ended; what is to follow is
-// what a start does with a missing table.
+// ErrTableGone is returned when the lease table was deleted while it was in use, or all its leases were, as by somebody who
+// has made the table anew. All runs have ended; what is to follow is what a start does with a missing table.
 var ErrTableGone = errors.New("the lease table was deleted")
 
 // enoughMissing is how many scans in a row must find no table: a replica of DynamoDB's directory may lag.
@@ -332,7 +340,7 @@ func (m *Manager) startScan(ctx context.Context, now time.Duration) {
 	m.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, m.cfg.Failover)
 		defer cancel()
-		r := scanResult{}
+		r := scanResult{consistent: consistent}
 		r.snapshot, r.err = m.cfg.Table.Scan(ctx, consistent)
 		r.at = m.cfg.Clock()
 		if isKCLDue && r.err == nil {

@@ -239,6 +239,13 @@ func (k *worker) Scanned([]Lease) {
 	k.mu.scans++
 }
 
+// scanned is how often the worker's user was told of the leases.
+func (k *worker) scanned() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.mu.scans
+}
+
 func (k *worker) Drain(h *Held) {
 	k.mu.Lock()
 	k.mu.drains++
