@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 )
 
@@ -35,7 +36,8 @@ func salvageFrom(w *worker, now time.Time) *salvage {
 
 // restore makes in the table the leases that it lacks, and returns how many those were. Another worker may be doing the
 // same, and whoever comes second leaves what it finds. A table that came back with leases of its own is taken as it is:
-// that is a backup, or somebody else's work.
+// that is a backup, or somebody else's work. Only the work of a worker that has just started, and has taken the new table
+// for that of a first start, is set right: what it would skip nobody else would read.
 func (s *salvage) restore(ctx context.Context, table *lease.Table, how lease.Creation, now time.Time) (made int, err error) {
 	if now.Before(s.free) {
 		return 0, errRestoring
@@ -48,7 +50,13 @@ func (s *salvage) restore(ctx context.Context, table *lease.Table, how lease.Cre
 		return 0, err
 	}
 	for _, l := range s.leases {
-		_, created, err := table.Create(ctx, l)
+		current, created, err := table.Create(ctx, l)
+		for err == nil && !created && skips(current, l) {
+			// Its owner learns of it with the next renewal, as when KCL steals a lease, and reads on until then.
+			if created, err = table.Reset(ctx, current, l.Checkpoint, anchorOf(l)); err == nil && !created {
+				current, _, err = table.Create(ctx, l) // it has just been renewed
+			}
+		}
 		if err != nil {
 			return made, err
 		}
@@ -57,6 +65,24 @@ func (s *salvage) restore(ctx context.Context, table *lease.Table, how lease.Cre
 		}
 	}
 	return made, nil
+}
+
+// skips tells whether a lease is one that a first start at LATEST has made when there was the known one already, and is
+// beyond it. The anchor tells: it stays with a lease, also when that has moved on, and in a backup it is the known one's.
+func skips(found, known lease.Lease) bool {
+	if known.Checkpoint.Sequence == checkpoint.Latest && known.Start.IsZero() {
+		return false // nobody knows any more what it would skip
+	}
+	return found.Start.After(known.Start) &&
+		(found.Checkpoint.Sequence == checkpoint.Latest || found.Checkpoint.Compare(known.Checkpoint) > 0)
+}
+
+// anchorOf is the moment that the lease's checkpoint needs, zero if it needs none.
+func anchorOf(l lease.Lease) time.Time {
+	if l.Checkpoint.Sequence == checkpoint.Latest || l.Checkpoint.Sequence == checkpoint.AtTimestamp {
+		return l.Start
+	}
+	return time.Time{}
 }
 
 // holds tells whether the leases are but a part of those that are known, so that another worker, or an earlier try of our

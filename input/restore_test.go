@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 )
 
 // troubled is what /ready would say: the engine connects when ReadBatch says that there is no connection.
@@ -82,6 +87,97 @@ func TestADeletedLeaseTableIsRestored(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A worker that starts while the table is away takes the new one for that of a first start. What it would skip is read all
+// the same, since the workers that were there know where they had been.
+func TestAFirstStartInADeletedTableSkipsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	latest := "initialPositionInStream: LATEST"
+	in := w.connected(latest, "checkpointInterval: 100")
+	w.put("0", "before")
+	w.put("1", "before")
+	w.put("2", "before")
+	w.read(in, 3, nil)
+	w.dynamodb.DropTable("application")
+	w.eventually("it is told", func() bool { return strings.Contains(in.troubled(w), "application") })
+	want := map[string]bool{}
+	put := func(what string) {
+		for i := range 10 {
+			text := fmt.Sprintf("%s %d", what, i)
+			want[text] = true
+			w.put(fmt.Sprint(i), text)
+		}
+	}
+	put("missed")
+	time.Sleep(2200 * time.Millisecond) // the start of a first start lies a second back, and the clock has whole seconds
+	newcomer := w.connected(latest, "checkpointInterval: 100")
+	put("seen")
+	var mu sync.Mutex
+	ctx, cancel := context.WithCancel(w.ctx())
+	defer cancel()
+	var reading sync.WaitGroup
+	for _, in := range []*input{in, newcomer} {
+		reading.Go(func() {
+			for ctx.Err() == nil {
+				batch, ack, err := in.ReadBatch(ctx)
+				if err != nil {
+					_ = in.Connect(ctx) // waits
+					continue
+				}
+				_ = ack(context.Background(), nil)
+				mu.Lock()
+				for _, text := range texts(t, batch) {
+					delete(want, text)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	w.eventually("everything is read", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(want) == 0
+	})
+	cancel()
+	reading.Wait()
+}
+
+// The row of another worker of ours, of a backup, or of whoever is not beyond what is known stays as it is.
+func TestWhatALeaseOfAFirstStartSkips(t *testing.T) {
+	at := func(sequence string, start int64) lease.Lease {
+		l := lease.Lease{Checkpoint: checkpoint.Position{Sequence: sequence}}
+		if start != 0 {
+			l.Start = time.Unix(start, 0)
+		}
+		return l
+	}
+	for _, c := range []struct {
+		story        string
+		found, known lease.Lease
+		skips        bool
+	}{
+		{"made at LATEST", at(checkpoint.Latest, 200), at("500", 100), true},
+		{"made at LATEST, and read on", at("700", 200), at("500", 100), true},
+		{"made at LATEST, where a lease of KCL was", at(checkpoint.Latest, 200), at("500", 0), true},
+		{"made at LATEST, where nothing had been read yet", at(checkpoint.Latest, 200), at(checkpoint.Latest, 100), true},
+		{"the same, and read on", at("700", 200), at(checkpoint.Latest, 100), true},
+		{"made at LATEST, where nothing had been read from the beginning", at(checkpoint.Latest, 200), at(checkpoint.TrimHorizon, 0), true},
+		{"made at LATEST, where all had been read", at(checkpoint.Latest, 200), at(checkpoint.ShardEnd, 100), true},
+		{"made again by another worker that knew it", at("700", 100), at("500", 100), false},
+		{"the same, not read on", at("400", 100), at("500", 100), false},
+		{"a backup from before the first record", at(checkpoint.Latest, 100), at("500", 100), false},
+		{"a backup of a lease of KCL", at("400", 0), at("500", 0), false},
+		{"a first start from the beginning", at(checkpoint.TrimHorizon, 0), at("500", 100), false},
+		{"the child of a shard of a first start", at(checkpoint.TrimHorizon, 200), at("500", 100), false},
+		{"a first start at a configured time", at(checkpoint.AtTimestamp, 50), at("500", 50), false},
+		{"the other was to be at LATEST, and nobody knows when that was", at(checkpoint.Latest, 200), at(checkpoint.Latest, 0), false},
+	} {
+		if got := skips(c.found, c.known); got != c.skips {
+			t.Errorf("%s: skips %t", c.story, got)
+		}
 	}
 }
 
