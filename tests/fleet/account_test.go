@@ -51,6 +51,18 @@ type account struct {
 	findings          map[string][]string
 }
 
+// clock is the format of times in findings.
+const clock = "04:05.000"
+
+// tell lists tenures for a finding.
+func tell(tenures []tenure) string {
+	var list []string
+	for _, t := range tenures {
+		list = append(list, fmt.Sprintf("%s %s-%s from %.60s, by %s", t.worker, t.began.Format(clock), t.ended.Format(clock), t.from, t.how))
+	}
+	return strings.Join(list, "; ")
+}
+
 // What can be found.
 const (
 	foundLost      = "records are not in the topic"
@@ -99,7 +111,8 @@ func settle(e evidence) account {
 // copies is what the topic holds of one record.
 type copies struct {
 	count       int
-	first, last int // offsets among all messages
+	first, last int      // offsets among all messages
+	by          []string // who published each, and when
 }
 
 // collect finds the record of each message.
@@ -149,6 +162,7 @@ func (a *account) collect(e evidence) map[name]*copies {
 		}
 		c.count++
 		c.last = i
+		c.by = append(c.by, m.worker+" at "+m.published.Format(clock))
 	}
 	return found
 }
@@ -168,7 +182,7 @@ func (a *account) settleTenure(r kinesistest.Record, shard string, m message, e 
 		a.late++
 		return true
 	}
-	a.add(foundOutside, "%s of %s by %s at %s", m.payload[:min(20, len(m.payload))], shard, m.worker, m.published.Format("05.000"))
+	a.add(foundOutside, "%s of %s by %s at %s", m.payload[:min(20, len(m.payload))], shard, m.worker, m.published.Format(clock))
 	return false
 }
 
@@ -192,9 +206,10 @@ func (a *account) settleShard(shard string, records []kinesistest.Record, found 
 		c := found[nameOf(r)]
 		switch {
 		case c == nil:
-			a.add(foundLost, "%s of %s, number %d of %d, arrived %s", r.Data[:min(20, len(r.Data))], shard, i+1, len(records), r.Arrival.Format("05.000"))
+			a.add(foundLost, "%s of %s, number %d of %d, arrived %s", r.Data[:min(20, len(r.Data))], shard, i+1, len(records), r.Arrival.Format(clock))
 		case c.count > 1+allowed[i]:
-			a.add(foundRepeated, "%s of %s, number %d of %d: %d copies", r.Data[:min(20, len(r.Data))], shard, i+1, len(records), c.count)
+			a.add(foundRepeated, "%s of %s, number %d of %d, arrived %s: %d copies, %d allowed, by %s; tenures: %s",
+				r.Data[:min(20, len(r.Data))], shard, i+1, len(records), r.Arrival.Format(clock), c.count, 1+allowed[i], strings.Join(c.by, ", "), tell(e.history.tenures[shard]))
 		case c.count > 1:
 			a.repeated++
 		}

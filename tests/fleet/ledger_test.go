@@ -185,6 +185,8 @@ const (
 	forced                  // taken from an owner that had not given it up
 )
 
+func (b beginning) String() string { return [...]string{"release", "gift", "force"}[b] }
+
 type ending int
 
 const (
