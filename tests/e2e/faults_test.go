@@ -241,14 +241,14 @@ func TestASlowPartitionStopsOnlyItsOwnShard(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 4)
 	slow := "shardId-000000000001"
-	w.start(config{input: map[string]string{"messageKeyMode": "SHARD_ID", "kinesisRecordProperties": propertyKey + "," + propertySequence}})
+	w.start(config{input: map[string]string{"messageKeyMode": "SHARD_ID", "kinesisRecordProperties": propertyKey + "," + propertySequence, "receiveQueueSize": "200"}})
 	w.arrived(w.put(200, 40))
 	partition := int(murmur3(slow) % 4)
 	own := func(shard string) bool { return int(murmur3(shard)%4) == partition }
 	release := w.broker.StallReceipts(fmt.Sprintf("%s-partition-%d", topic, partition))
 	defer release()
 	// More than the whole queue holds, for each.
-	w.put(12000, 400)
+	w.put(2400, 400)
 	began := time.Now()
 	w.eventually("the other shards are delivered", func() bool {
 		leases := w.leases()

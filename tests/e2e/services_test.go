@@ -102,7 +102,7 @@ func TestWithTheRealServices(t *testing.T) {
 		_, err := w.kinesis.PutRecords(streamName, kinesistest.Record{PartitionKey: fmt.Sprint("ключ-", i), Data: fmt.Append(nil, i)})
 		must(t, err)
 	}
-	p := w.start(config{quick: true})
+	p := w.start(config{})
 	w.arrived(w.total())
 	w.account().balanced().once()
 	for _, m := range w.messages() {
@@ -114,7 +114,7 @@ func TestWithTheRealServices(t *testing.T) {
 	w.released()
 
 	t.Log("a clean stop")
-	p = w.start(config{quick: true})
+	p = w.start(config{})
 	w.arrived(w.put(500, 40))
 	p.stop()
 	w.released()

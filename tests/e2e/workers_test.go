@@ -71,10 +71,11 @@ func TestTwoWorkersInTwoProcesses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 1)
 	w.watchOwnership()
-	half := map[string]string{"maxLeasesForWorker": "2"} // both are needed
-	first := w.spawn(config{quick: true, input: half})
+	// Both are needed; and nothing may be repeated, so their leases have to survive a busy machine.
+	half := map[string]string{"maxLeasesForWorker": "2", "failoverTimeMillis": "6000"}
+	first := w.spawn(config{input: half})
 	w.eventually("the first has its two", func() bool { return len(w.owners()) == 1 })
-	second := w.spawn(config{quick: true, input: half})
+	second := w.spawn(config{input: half})
 	w.eventually("each has two", func() bool {
 		owners := w.owners()
 		total := 0
@@ -89,7 +90,7 @@ func TestTwoWorkersInTwoProcesses(t *testing.T) {
 	// One dies: the other may hold two only, so a third takes over.
 	w.put(2000, 80)
 	first.kill()
-	third := w.spawn(config{quick: true, input: half})
+	third := w.spawn(config{input: half})
 	w.settled()
 	a := w.account().balanced()
 	t.Logf("%d of %d records more than once, %d shards changed hands", len(a.duplicates), w.total(), w.handovers())

@@ -61,7 +61,7 @@ const (
 	// stopWithin is the shutdown_timeout of the pipelines.
 	stopWithin = 8 * time.Second
 	// patience is how long a condition may take to come true on a busy machine.
-	patience = 60 * time.Second
+	patience = 2 * time.Minute
 )
 
 // world is the services of one test: a stream, an empty DynamoDB, a broker with a partitioned topic.

@@ -20,11 +20,7 @@ func (f *fleet) busiest() *worker {
 
 func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: quick, real: *full})
-	workers := f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("three from cold", workers, time.Now())
-	f.arrived()
+	f, _ := cold(t, settings{failover: quick, real: *full}, 3)
 
 	victim := f.busiest()
 	killed := time.Now()
@@ -46,7 +42,7 @@ func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 // had read: none of those may go to Pulsar, and nothing into the table, before it has leases anew.
 func TestAPausedWorkerDeliversAndWritesNothingWhenItGoesOn(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: quick})
+	f, _ := cold(t, settings{failover: quick}, 3)
 	broker := f.topic.(standInTopic).broker
 	a := f.pauseOne(func() (confirm func()) {
 		// One batch of each shard is under way, the next ones lie ready.
@@ -66,7 +62,7 @@ func TestAPausedWorkerBesideApachePulsar(t *testing.T) {
 	if !*full {
 		t.Skip("a story of -fleet.full")
 	}
-	f := newFleet(t, settings{failover: quick, real: true})
+	f, _ := cold(t, settings{failover: quick, real: true}, 3)
 	f.pauseOne(func() (confirm func()) { return func() {} })
 }
 
@@ -78,11 +74,6 @@ func (f *fleet) pauseOne(prepare func() (confirm func())) account {
 	if *full {
 		pause = 30 * time.Second
 	}
-	workers := f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("three from cold", workers, time.Now())
-	f.arrived()
-
 	victim := f.busiest()
 	confirm := prepare()
 	paused := time.Now()

@@ -173,8 +173,9 @@ type tenure struct {
 	before string
 	silent time.Duration
 	over   ending
-	// renewed is when the last write of its owner was sent.
+	// renewed is when the last write of its owner was sent, lapse the longest time between two of them.
 	renewed time.Time
+	lapse   time.Duration
 }
 
 type beginning int
@@ -264,6 +265,7 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 		h.wrong = append(h.wrong, c.worker+" wrote as the owner of "+key+", which belonged to "+owner)
 	}
 	if n := len(list); n > 0 && moved && c.worker == list[n-1].worker {
+		list[n-1].lapse = max(list[n-1].lapse, c.sent.Sub(list[n-1].renewed))
 		list[n-1].renewed = c.sent
 		if list[n-1].kept.IsZero() {
 			list[n-1].kept = c.answered

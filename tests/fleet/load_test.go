@@ -73,7 +73,7 @@ func (f *fleet) arrived() {
 		}
 	}
 	missing := 0
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * pollEvery) {
 		if f.topic.count() >= len(want) {
 			there := map[name]bool{}
 			for _, m := range f.topic.messages() {

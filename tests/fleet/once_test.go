@@ -8,11 +8,7 @@ import (
 // With de-duplication not even a kill leaves a copy behind, whoever reads the shard again.
 func TestAFleetThatDeduplicatesRepeatsNothingWhateverHappens(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: quick, once: true})
-	workers := f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("three from cold", workers, time.Now())
-	f.arrived()
+	f, workers := cold(t, settings{failover: quick, once: true}, 3)
 
 	killed := time.Now()
 	workers[0].kill()

@@ -11,10 +11,7 @@ const calm = 6 * time.Second
 
 func TestWorkersThatComeAndGoRepeatNothing(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: calm, real: *full})
-	workers := f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("three from cold", workers, time.Now())
+	f, workers := cold(t, settings{failover: calm, real: *full}, 3)
 
 	added := time.Now()
 	newcomers := f.startAll(2)
@@ -35,10 +32,7 @@ func TestWorkersThatComeAndGoRepeatNothing(t *testing.T) {
 
 func TestARollingRestartRepeatsNothing(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: calm, real: *full})
-	workers := f.startAll(3)
-	f.begin(rate)
-	f.awaitFair("three from cold", workers, time.Now())
+	f, workers := cold(t, settings{failover: calm, real: *full}, 3)
 	for _, old := range workers {
 		restarted := time.Now()
 		took := old.stop()
@@ -56,10 +50,7 @@ func TestARollingRestartRepeatsNothing(t *testing.T) {
 
 func TestAReshardWhileLeasesAreHandedOver(t *testing.T) {
 	story(t)
-	f := newFleet(t, settings{failover: calm, real: *full})
-	workers := f.startAll(2)
-	f.begin(rate)
-	f.awaitFair("two from cold", workers, time.Now())
+	f, _ := cold(t, settings{failover: calm, real: *full}, 2)
 
 	began := time.Now()
 	f.startAll(1)
