@@ -131,7 +131,7 @@ func quota(t *testing.T, broker *stack.PulsarService, policy string) {
 	w.feed(100)
 	w.settled()
 	w.admin("POST", w.namespacePath("/backlogQuota?backlogQuotaType=destination_storage"), map[string]any{"limitSize": 2000, "limitTime": -1, "policy": policy})
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		if code, _ := p.get("/ready"); code == 503 {
 			break
 		}
