@@ -14,13 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(cleaned{m})
+	pulsartest.VerifyTestMain(cleaned{m})
 }
 
 // cleaned closes the connections on which /ready was asked, and removes the binary.

@@ -16,7 +16,6 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"go.uber.org/goleak"
 	"gopkg.in/yaml.v3"
 
 	_ "github.com/kinesis-pulsar/kinesis-pulsar/input"
@@ -28,7 +27,7 @@ import (
 
 const root = "../.."
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pulsartest.VerifyTestMain(m) }
 
 // examples are the files of config_examples by name.
 func examples(t *testing.T) map[string]string {

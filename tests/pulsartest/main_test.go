@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { pulsartest.VerifyTestMain(stack.StopAfter(m)) }
 // testContext bounds every wait of a test: what takes longer has failed.
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -3,7 +3,7 @@ package stack
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(StopAfter(m)) }
+func TestMain(m *testing.M) { pulsartest.VerifyTestMain(StopAfter(m)) }

@@ -62,7 +62,7 @@ func readBack(t *testing.T, c pulsar.Client, topic string, n int) map[string]int
 		t.Fatal(err)
 	}
 	defer consumer.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	got := map[string]int{}
 	for range n {
@@ -305,7 +305,7 @@ func TestCrashedParentLeavesNoService(t *testing.T) {
 		t.Fatalf("%v in %q", err, out)
 	}
 	// The kernel kills at once; reaping by the adopting process may take a moment.
-	for deadline := time.Now().Add(10 * time.Second); alive(pid) && !zombie(pid); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); alive(pid) && !zombie(pid); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d outlived the one that started it", pid)
 		}
