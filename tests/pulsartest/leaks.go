@@ -31,7 +31,7 @@ type patient struct{ m goleak.TestingM }
 func (p patient) Run() int {
 	code := p.m.Run()
 	http.DefaultClient.CloseIdleConnections()
-	for deadline := time.Now().Add(40 * time.Second); goleak.Find(knownLeaks()...) != nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(90 * time.Second); goleak.Find(knownLeaks()...) != nil && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return code
