@@ -54,13 +54,13 @@ Every record is a message of its own in Pulsar's storage (` + "`producer_batchin
 
 What it asks for:
 
-- The same record must give the same message, key and topic every time: no processors that depend on time, chance or on other messages. Records may be filtered out. Processors that copy, sort or merge messages, or replace their metadata, are an error of the batch, and stop its shard. Those that make several batches of one (` + "`split`, `group_by`, `group_by_value`" + `) are not noticed here, since each part is in order by itself, and can lose records after a failure: ` + "`lint`, `run`" + ` and the streams API refuse them.
+- The same record must give the same message, key and topic every time: no processors that depend on time, chance or on other messages. Records may be filtered out. Processors that copy, sort or merge messages, or replace their metadata, are an error of the batch, and stop its shard. Those that make several batches of one (` + "`split`, `group_by`, `group_by_value`" + `) have one part wait for another and names change, and can lose records when a process is killed in between: ` + "`lint`, `run`" + ` and the streams API refuse them.
 - The number of partitions must not change: then every shard stops, with an error that says what to do.
 - A record that can never be published (too large: ` + "`chunking`" + ` is off with it) goes to ` + "`dead_letter_topic`" + `, or stops its shard. No other output may be around this one (` + "`fallback`, `retry`, `drop_on`, `reject_errored`, `switch`, `broker`" + `), nor ` + "`error_handling.strict`" + ` be set: they take records away, or send them again, out of turn, and Pulsar drops what comes out of turn. ` + "`lint`, `run`" + ` and the streams API refuse that.
 - Consumers see each record once, but Pulsar forgets a producer that has sent nothing for six hours (` + "`brokerDeduplicationProducerInactivityTimeoutMinutes`" + `): records that were stored without being confirmed just before a longer stop come twice. A topic remembers 10,000 producers at most.
 - Don't limit the size of messages by a policy of the topic below the broker's limit: such a refusal is told to nobody, and later records are stored.
 
-Where it is not certain that the count is sound (KCL has moved the checkpoint, it was reset by hand, or records behind it have left the stream) numbering begins anew, and records that were not confirmed then may come twice rather than be lost. After a failure that leaves open what was stored, the topic is read, which takes the right to consume.`).
+Where it is not certain that the count is sound (KCL has moved the checkpoint, it was reset by hand, or records behind it have left the stream) numbering begins anew, and records that were not confirmed then may come twice rather than be lost. After a failure that leaves open what was stored, the topic is read, which takes the right to consume: from the last message of the shard and partition that is known, or else from its beginning, while the shard waits.`).
 		Default(false).
 		Advanced()
 }

@@ -34,13 +34,14 @@ type turns struct {
 	high   int64          // the highest ordinal that was given to the client under the present name, -1 for none
 }
 
-// fate is what became of a record. The attempts are numbers, 0 for none.
+// fate is what became of a record.
 type fate struct {
-	came   uint64 // the last attempt in which it came
-	waited uint64 // the last attempt in which others were refused because of it
-	tried  bool   // given to the client under the present name, and not overtaken
-	doubt  bool   // tried and overtaken, or under a name that is not gone on with, and not looked for yet
-	done   bool   // stored, or in the dead-letter topic
+	came   bool // in the newest attempt
+	waited bool // others were refused in the newest attempt because of it
+	passed bool // an attempt has passed in which it was waited for and did not come
+	tried  bool // given to the client under the present name, and not overtaken
+	doubt  bool // tried and overtaken, or under a name that is not gone on with, and not looked for yet
+	done   bool // stored, or in the dead-letter topic
 }
 
 func newTurns() turns { return turns{fates: map[int64]fate{}, top: -1, high: -1} }
@@ -68,7 +69,7 @@ func (t *turns) take(batch []*attempt.RecordID) (turn, error) {
 		if !known {
 			t.open++
 		}
-		f.came = a.Number()
+		f.came, f.passed = true, false
 		t.fates[o] = f
 		t.top = max(t.top, o)
 		if f.done {
@@ -94,11 +95,10 @@ func (t *turns) wait(batch []*attempt.RecordID) (err error) {
 		if _, in := slices.BinarySearchFunc(batch, o, func(id *attempt.RecordID, o int64) int { return cmp.Compare(id.Ordinal(), o) }); in {
 			continue
 		}
-		if f.waited > f.came && f.waited != a.Number() {
-			// A whole attempt has passed in which it did not come.
+		if f.passed {
 			f.tried, f.doubt = false, f.doubt || f.tried
 		} else {
-			f.waited = a.Number()
+			f.waited = true
 			err = fmt.Errorf("record %d of the run of %s: %w", o, a.Shard(), errOutOfTurn)
 		}
 		t.fates[o] = f
@@ -115,9 +115,10 @@ func (t *turns) advance(a *attempt.Attempt) {
 	}
 	for o, f := range t.fates {
 		if a.Has(o) {
-			continue
-		}
-		if delete(t.fates, o); !f.done {
+			f.passed = f.passed || f.waited && !f.came
+			f.came, f.waited = false, false
+			t.fates[o] = f
+		} else if delete(t.fates, o); !f.done {
 			t.open--
 		}
 	}
