@@ -39,9 +39,18 @@ func options(args []string) []service.CLIOptFunc {
 		service.CLIOptSetBinaryName(name),
 		service.CLIOptSetProductName(name),
 		service.CLIOptSetVersion(version(), ""),
-		service.CLIOptSetDefaultConfigPaths("./kinesis-pulsar.yaml", "/kinesis-pulsar.yaml", "/etc/kinesis-pulsar/config.yaml"),
+		service.CLIOptSetDefaultConfigPaths(defaultConfigs(args)...),
 		service.CLIOptSetMainSchemaFrom(schema),
 	}, commands.Options()...)
+}
+
+// defaultConfigs are looked for when no config is named. Streams mode takes none: what is found there is a pipeline, and the service's
+// config of streams mode, which Benthos would take it for, may not have one.
+func defaultConfigs(args []string) []string {
+	if len(args) > 1 && args[1] == "streams" {
+		return nil
+	}
+	return []string{"./kinesis-pulsar.yaml", "/kinesis-pulsar.yaml", "/etc/kinesis-pulsar/config.yaml"}
 }
 
 // schema is Benthos' own, but for the name that every log line carries, and the exporter of metrics: Benthos' default is

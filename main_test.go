@@ -67,6 +67,23 @@ func TestTheBinaryRunsBenthosCommandsUnderItsOwnName(t *testing.T) {
 	}
 }
 
+// What stands in the default places is a pipeline, and would be refused as the service's config of streams mode.
+func TestStreamsModeTakesNoPipelineForItsService(t *testing.T) {
+	dir := t.TempDir()
+	for file, text := range map[string]string{"kinesis-pulsar.yaml": "input: { generate: { mapping: root = 1 } }\noutput: { drop: {} }\n", "half.yaml": "{ a"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	if code, printed := cli(t, "streams", "--set", "http.enabled=false", "half.yaml"); code != 1 || !strings.Contains(printed, "half.yaml") || strings.Contains(printed, "not recognised") {
+		t.Errorf("exit code %d: %s", code, printed)
+	}
+	if defaults := defaultConfigs([]string{name, "run"}); len(defaults) == 0 || defaults[0] != "./kinesis-pulsar.yaml" {
+		t.Errorf("run looks for %v", defaults)
+	}
+}
+
 // Benthos prints forty lines of help below an error of the command line, and the error is out of sight.
 func TestAnErrorOfTheCommandLineIsNotBuriedInHelp(t *testing.T) {
 	for _, args := range [][]string{{"nope"}, {"--nope"}, {"run", "--nope"}, {"run", "x.yaml", "--nope"}, {"streams", "--log.level"}, {"lint", "--nope"}, {"run", "none.yaml"}, {"echo", "none.yaml"}, {"streams", "-o", "none.yaml"}} {

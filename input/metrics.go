@@ -57,6 +57,10 @@ func newMetrics(m *service.Metrics, stream string) *metrics {
 		blocked:       m.NewGauge("kinesis_shards_blocked", label, "cause"),
 	}
 	made.mu.everBlocked = map[cause]bool{}
+	// A counter that only appears with its first step hides that step from Prometheus' increase.
+	for _, c := range []*service.MetricCounter{made.records, made.bytes, made.replayed, made.throttled, made.subscriptions, made.taken, made.given, made.lost} {
+		c.Incr(0, stream)
+	}
 	return made
 }
 

@@ -118,7 +118,7 @@ func sameLabels(a, b []string) bool {
 // NewCounterCtor implements service.MetricsExporter.
 func (e *exporter) NewCounterCtor(name string, labels ...string) service.MetricsExporterCounterCtor {
 	v, ok := register(e, name, labels, func() *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: "Benthos counter " + name}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help("counter", name)}, labels)
 	})
 	return func(values ...string) service.MetricsExporterCounter {
 		if ok {
@@ -164,7 +164,7 @@ func (e *exporter) NewTimerCtor(name string, labels ...string) service.MetricsEx
 // NewGaugeCtor implements service.MetricsExporter.
 func (e *exporter) NewGaugeCtor(name string, labels ...string) service.MetricsExporterGaugeCtor {
 	v, ok := register(e, name, labels, func() *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "Benthos gauge " + name}, labels)
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help("gauge", name)}, labels)
 	})
 	return func(values ...string) service.MetricsExporterGauge {
 		if !ok || len(values) != len(labels) {

@@ -13,7 +13,7 @@ type metrics struct {
 }
 
 func newMetrics(m *service.Metrics) *metrics {
-	return &metrics{
+	made := &metrics{
 		blocked:   m.NewGauge("pulsar_partition_blocked", "partition"),
 		refused:   m.NewCounter("pulsar_messages_refused"),
 		buried:    m.NewCounter("pulsar_messages_dead_lettered"),
@@ -21,4 +21,9 @@ func newMetrics(m *service.Metrics) *metrics {
 		ended:     m.NewCounter("pulsar_producers_failed"),
 		confirmed: m.NewCounter("pulsar_messages_confirmed"),
 	}
+	// A counter that only appears with its first step hides that step from Prometheus' increase.
+	for _, c := range []*service.MetricCounter{made.refused, made.buried, made.failed, made.ended, made.confirmed} {
+		c.Incr(0)
+	}
+	return made
 }

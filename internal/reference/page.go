@@ -8,6 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/lint"
+	"github.com/kinesis-pulsar/kinesis-pulsar/metrics"
 )
 
 // componentPage is the page of one component.
@@ -187,6 +188,16 @@ func rulesPage() string {
 	}
 	for _, r := range rules {
 		fmt.Fprintf(&b, "\n## %s\n\n%s: %s.\n\n%s\n\n**Instead:** %s\n\nFound in:\n\n```\n%s\n```\n", r.Name, r.Level, r.Title, r.Why, r.Instead, strings.TrimSpace(r.Bad))
+	}
+	return b.String()
+}
+
+// metricsTable documents what the input and the output count.
+func metricsTable() string {
+	var b strings.Builder
+	b.WriteString("\n## Metrics of the input and the output\n\nBeside these labels every series has Benthos' `label` and `path`, and `stream` in streams mode.\n\n| metric | kind | labels | |\n|---|---|---|---|\n")
+	for _, m := range metrics.Metrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, strings.Join(m.Labels, ", "), m.Help)
 	}
 	return b.String()
 }

@@ -116,6 +116,7 @@ func Pages(schema *service.ConfigSchema) (map[string][]byte, error) {
 		}
 		pages[p.name+".md"] = []byte(componentPage(c, p.kind))
 	}
+	pages["prometheus.md"] = append(pages["prometheus.md"], metricsTable()...)
 	if pages["config.schema.json"], err = jsonSchema(d); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -133,18 +135,25 @@ func TestEveryExampleRuns(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("DEAD_LETTER_FOLDER", folder)
 	for name, config := range examples(t) {
-		if name == "hosted-pulsar.yaml" { // needs a hosted Pulsar and its authorization server
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			options := []pulsartest.Option{pulsartest.MaxMessageSize(50_000)}
-			if name == "exactly-once.yaml" {
+			switch name {
+			case "exactly-once.yaml":
 				options = append(options, pulsartest.Deduplication())
+			case "hosted-pulsar.yaml", "hosted-pulsar-oauth2.yaml":
+				options = append(options, pulsartest.RequireToken(token))
 			}
 			k, d, b := kinesistest.NewServer(), dynamotest.NewServer(), pulsartest.NewBroker(options...)
 			t.Cleanup(func() { k.Close(); d.Close(); b.Close() })
 			e := parse(t, config)
 			sources := e.redirect(k.URL(), d.URL(), b.URL())
+			switch name {
+			case "hosted-pulsar.yaml":
+				t.Setenv("PULSAR_TOKEN", token)
+			case "hosted-pulsar-oauth2.yaml":
+				oauth2 := e["output"].(map[string]any)["pulsar"].(map[string]any)["auth"].(map[string]any)["oauth2"].(map[string]any)
+				oauth2["issuer_url"] = authorizationServer(t, oauth2["audience"].(string))
+			}
 			for _, s := range sources {
 				if err := k.CreateStream(s.stream, 2); err != nil {
 					t.Fatal(err)
@@ -189,6 +198,37 @@ func TestEveryExampleRuns(t *testing.T) {
 			}
 		})
 	}
+}
+
+const token = "the-token"
+
+// authorizationServer gives the token to a client that it knows, by OAuth 2.0's client credentials, and returns its URL. The client's
+// key file is in PULSAR_KEY_FILE.
+func authorizationServer(t *testing.T, audience string) string {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "key.json")
+	if err := os.WriteFile(key, []byte(`{"type":"client_credentials","client_id":"me","client_secret":"hush"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PULSAR_KEY_FILE", key)
+	var server *httptest.Server
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/.well-known/openid-configuration":
+			fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, server.URL, server.URL+"/token")
+		case "/token":
+			if r.FormValue("grant_type") != "client_credentials" || r.FormValue("client_id") != "me" || r.FormValue("client_secret") != "hush" || r.FormValue("audience") != audience {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, token)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 // check compares what arrived with what the example promises.
