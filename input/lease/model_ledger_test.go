@@ -37,8 +37,8 @@ type ledger struct {
 	thefts   int                      // of ours, from living KCL workers
 	gives    int
 	steals   int
-	stopping map[string]bool
-	three    bool // a KCL 3.x works here
+	stopping map[string]bool // workers, and runs that their user releases: they are given away undrained
+	three    bool            // a KCL 3.x works here
 	trace    []string
 	told     int
 }
@@ -299,7 +299,7 @@ func (l *ledger) follow(before, now lease.Lease, by string) {
 		case before.CheckpointOwner != "" && now.Acquisition == before.Acquisition && by == old.worker:
 			old.over = "it handed the lease over to KCL 3.x"
 			l.gives++
-			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] {
+			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] && !l.stopping[old.acquisition] {
 				l.violated("r8.4: %s gave %s away at %s and had handed on %s", old.acquisition, now.Key, now.Checkpoint, old.sent)
 			}
 		case now.Owner != "" && !ofOurs(now):
@@ -313,7 +313,7 @@ func (l *ledger) follow(before, now lease.Lease, by string) {
 			old.unaware = true
 			l.gives++
 			// A worker that stops has no time to drain (r4.7).
-			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] {
+			if old.sent.Compare(now.Checkpoint) > 0 && !l.stopping[old.worker] && !l.stopping[old.acquisition] {
 				l.violated("r4.3: %s gave %s away at %s and had handed on %s", old.acquisition, now.Key, now.Checkpoint, old.sent)
 			}
 		case now.Owner == "":

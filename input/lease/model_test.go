@@ -486,7 +486,7 @@ func story(t *testing.T, seed uint64) *model {
 		w.trouble.Store([]int64{0, 0, 50, 200, 600, 950}[r.IntN(6)])
 		put()
 		i := r.IntN(len(living))
-		switch r.IntN(12) {
+		switch r.IntN(14) {
 		case 0:
 			living[i].kill()
 			living[i] = start()
@@ -522,6 +522,8 @@ func story(t *testing.T, seed uint64) *model {
 				w.slept.Add(int64(r.IntN(10)) * int64(time.Second))
 				w.ledger.tell("the host was suspended")
 			}
+		case 12, 13:
+			living[i].letGo(r.IntN(8), time.Duration(1+r.IntN(4000))*time.Millisecond)
 		case 10, 11:
 			switch {
 			case three && kcl == nil:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,6 +181,33 @@ func (k *ours) stop() {
 	defer cancel()
 	_ = k.manager.Close(ctx)
 	k.end()
+}
+
+// letGo releases one of the leases that the worker holds, as the input does with a shard that it cannot read. The worker may
+// take it again at once.
+func (k *ours) letGo(which int, patience time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var held []*lease.Held
+	for h := range k.readers {
+		if h.Fence().Open() {
+			held = append(held, h)
+		}
+	}
+	if len(held) == 0 {
+		return
+	}
+	slices.SortFunc(held, func(a, b *lease.Held) int { return strings.Compare(a.Lease().Acquisition, b.Lease().Acquisition) })
+	h := held[which%len(held)]
+	k.w.ledger.mu.Lock()
+	k.w.ledger.note("%s lets %s go, within %s", k.id, h.Lease().Key, patience)
+	k.w.ledger.stopping[h.Lease().Acquisition] = true
+	k.w.ledger.mu.Unlock()
+	k.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(k.ctx, patience)
+		defer cancel()
+		_ = h.Release(ctx)
+	})
 }
 
 // Acquired implements lease.Handler.
