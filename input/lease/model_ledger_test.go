@@ -37,6 +37,7 @@ type ledger struct {
 	thefts   int                      // of ours, from living KCL workers
 	gives    int
 	steals   int
+	numbers  int             // records sent with a number
 	stopping map[string]bool // workers, and runs that their user releases: they are given away undrained
 	three    bool            // a KCL 3.x works here
 	trace    []string
@@ -65,7 +66,9 @@ type shardState struct {
 	runs      int
 	newest    int // the newest run that has sent something
 	storedTo  checkpoint.Position
-	confirmed map[string]int // copies in Pulsar, by sequence number
+	confirmed map[string]int    // copies in Pulsar, by sequence number
+	numbers   map[string]string // the record of each epoch and number
+	records   map[string]int64  // the number of each epoch and record
 }
 
 func newLedger(t *testing.T, stream *kcltest.Stream, now func() time.Duration) *ledger {
@@ -385,6 +388,30 @@ func (l *ledger) sending(acquisition string, records []checkpoint.Position) {
 	}
 	s.newest = max(s.newest, r.order)
 	r.sent = last
+}
+
+// numbered sees the numbers by which Pulsar de-duplicates, the records being sent from first on. In an epoch a number stands for
+// one record, or Pulsar drops the second one, and a record has one number, or Pulsar keeps its second copy.
+func (l *ledger) numbered(key, epoch string, first int64, records []checkpoint.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shardOf(key)
+	if s.numbers == nil {
+		s.numbers, s.records = map[string]string{}, map[string]int64{}
+	}
+	l.note("%s… of %s has the number %d of epoch %s", records[0], key, first, epoch)
+	for i, p := range records {
+		n := first + int64(i)
+		number, record := fmt.Sprint(epoch, n), epoch+p.Sequence
+		if before, has := s.numbers[number]; has && before != p.Sequence {
+			l.violated("rule 25: the number %d of epoch %s stands for %s and for %s of %s", n, epoch, before, p, key)
+		}
+		if before, has := s.records[record]; has && before != n {
+			l.violated("rule 25: record %s of %s has the numbers %d and %d of epoch %s", p, key, before, n, epoch)
+		}
+		s.numbers[number], s.records[record] = p.Sequence, n
+	}
+	l.numbers += len(records)
 }
 
 func (l *ledger) confirmed(key string, records ...checkpoint.Position) {

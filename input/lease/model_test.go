@@ -40,20 +40,21 @@ const modelTable = "app"
 
 // model is a lease table, a stream, and workers of ours and of KCL on it, in a bubble of simulated time.
 type model struct {
-	t       *testing.T
-	seed    uint64
-	start0  time.Time
-	db      *dynamotest.DB
-	stream  *kcltest.Stream
-	ledger  *ledger
-	random  *lockedRandom
-	trouble atomic.Int64                                          // per mille of requests
-	calm    atomic.Bool                                           // the trouble is over
-	slow    bool                                                  // every request takes its time
-	wild    bool                                                  // workers ask and grant at random
-	wants   func(id, key string) bool                             // which leases a worker asks for; asks are granted then
-	meddle  func(k *ours, r dynamotest.Request) *dynamotest.Fault // sees every request of ours before it is sent
-	slept   atomic.Int64                                          // how long the host of all workers was suspended
+	t        *testing.T
+	seed     uint64
+	start0   time.Time
+	db       *dynamotest.DB
+	stream   *kcltest.Stream
+	ledger   *ledger
+	random   *lockedRandom
+	trouble  atomic.Int64                                          // per mille of requests
+	calm     atomic.Bool                                           // the trouble is over
+	slow     bool                                                  // every request takes its time
+	numbered bool                                                  // most readers number what they send
+	wild     bool                                                  // workers ask and grant at random
+	wants    func(id, key string) bool                             // which leases a worker asks for; asks are granted then
+	meddle   func(k *ours, r dynamotest.Request) *dynamotest.Fault // sees every request of ours before it is sent
+	slept    atomic.Int64                                          // how long the host of all workers was suspended
 
 	mu      sync.Mutex
 	workers []*ours // all that ever were; the living are in the story's hands
@@ -417,7 +418,7 @@ func TestModel(t *testing.T) {
 	})
 	t.Logf("%+v", tally.total)
 	// A model that tries nothing any more must not pass.
-	if n := tally.total; !t.Failed() && (n.runs < 4*n.stories || n.stories >= 100 && (n.gives == 0 || n.steals == 0)) {
+	if n := tally.total; !t.Failed() && (n.runs < 4*n.stories || n.stories >= 100 && (n.gives == 0 || n.steals == 0 || n.numbers == 0)) {
 		t.Errorf("too little happens in the stories: %+v", n)
 	}
 }
@@ -426,8 +427,8 @@ func TestModel(t *testing.T) {
 type tally struct {
 	mu    sync.Mutex
 	total struct {
-		stories, runs, gives, steals, thefts, writes int
-		simulated                                    time.Duration
+		stories, runs, gives, steals, thefts, numbers, writes int
+		simulated                                             time.Duration
 	}
 }
 
@@ -439,6 +440,7 @@ func (t *tally) add(w *model) {
 	t.total.gives += w.ledger.gives
 	t.total.steals += w.ledger.steals
 	t.total.thefts += w.ledger.thefts
+	t.total.numbers += w.ledger.numbers
 	t.total.writes += w.db.Counts()["UpdateItem"].Requests
 	t.total.simulated += w.clock()
 }
@@ -447,7 +449,7 @@ func story(t *testing.T, seed uint64) *model {
 	r := rand.New(rand.NewPCG(seed, 1))
 	w := newModel(t, seed, 1+r.IntN(4))
 	defer w.end()
-	w.wild, w.slow = r.IntN(2) == 0, r.IntN(3) == 0
+	w.wild, w.slow, w.numbered = r.IntN(2) == 0, r.IntN(3) == 0, r.IntN(2) == 0
 	kclToo := r.IntN(3) == 0
 	three := !kclToo && r.IntN(6) == 0 // KCL 3.x comes later
 	failovers := []time.Duration{3 * time.Second, 4 * time.Second, 6 * time.Second}

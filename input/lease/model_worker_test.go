@@ -335,6 +335,7 @@ func (r *reader) run(ctx context.Context) {
 	if at.IsZero() {
 		at.Sequence = checkpoint.TrimHorizon
 	}
+	numbered := r.k.w.numbered && r.k.w.random.intN(4) > 0 // what counts goes on whether the output asks for numbers or not
 	for records := int64(0); r.pause(ctx, time.Millisecond, true); {
 		batch, ended, children := r.k.w.stream.Read(r.key, kcltest.Position(at), 1+r.k.w.random.intN(4))
 		if len(batch) == 0 {
@@ -350,10 +351,23 @@ func (r *reader) run(ctx context.Context) {
 		for _, p := range batch {
 			sent = append(sent, position(p))
 		}
+		if records == 0 {
+			r.held.Starts(sent[0], false)
+		}
+		var n lease.Numbering
+		if numbered {
+			if n, err = r.held.Number(ctx, lease.Numbered{Partitions: 1, Records: records, Next: sent[0]}); err != nil {
+				return // the run is over
+			}
+			r.k.machine.wait()
+		}
 		if !r.held.Fence().Open() {
 			return
 		}
 		r.k.w.ledger.sending(r.held.Lease().Acquisition, sent)
+		if numbered {
+			r.k.w.ledger.numbered(r.key, n.Epoch, n.First+records, sent)
+		}
 		// What Pulsar has got is confirmed some time later, whatever becomes of the run; a confirmation may be late or never come.
 		latency := time.Duration(r.k.w.random.intN(400)) * time.Millisecond
 		if r.k.w.random.intN(30) == 0 {
