@@ -111,6 +111,19 @@ func TestTheVersionTellsWhatAReportOfAFaultNeeds(t *testing.T) {
 	}
 }
 
+// What create writes is where somebody begins who has no config yet.
+func TestWhatCreateWritesLints(t *testing.T) {
+	for _, args := range [][]string{{"create", "kinesis_pulsar//pulsar"}, {"create", "--small", "kinesis_pulsar//pulsar"}} {
+		code, config := cli(t, args...)
+		if code != 0 || !strings.Contains(config, "awsRegion: us-east-1") {
+			t.Fatalf("%v: exit code %d: %s", args, code, config)
+		}
+		if code, printed := lintConfig(t, config); code != 0 || strings.Contains(printed, "warning") {
+			t.Errorf("%v: %s", args, printed)
+		}
+	}
+}
+
 func TestEchoShowsNoSecret(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	config := `

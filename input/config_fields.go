@@ -39,7 +39,7 @@ var fields = append([]field{
 		set:         func(c *Config, v any) (err error) { c.StreamName, c.StreamARN, err = parseStream(v); return },
 	},
 	{
-		name: "awsRegion", byDefault: "", example: "us-east-1",
+		name: "awsRegion", example: "us-east-1",
 		description: "The AWS region of the stream and of the lease table. May be left out only when `awsEndpoint`, `dynamoEndpoint` and `cloudwatchEndpoint` are all set.",
 		set:         func(c *Config, v any) (err error) { c.Region, err = parseRegion(v); return },
 	},

@@ -52,12 +52,12 @@ var tableFields = []field{
 		},
 	},
 	{
-		name: "initialLeaseTableReadCapacity", advanced: true, example: defaultCapacity,
+		name: "initialLeaseTableReadCapacity", advanced: true,
 		description: fmt.Sprintf("With `PROVISIONED`, the read capacity units per second of a new lease table; %d if it is left out. A worker reads the table three times in `failoverTimeMillis`, at half a unit for 4 KB.", defaultCapacity),
 		set:         func(c *Config, v any) (err error) { c.TableReadCapacity, err = parseCapacity(v); return },
 	},
 	{
-		name: "initialLeaseTableWriteCapacity", advanced: true, example: defaultCapacity,
+		name: "initialLeaseTableWriteCapacity", advanced: true,
 		description: fmt.Sprintf("With `PROVISIONED`, the write capacity units per second of a new lease table; %d if it is left out. Each lease is written three times in `failoverTimeMillis`, at one unit: 100 shards at the default of 10000 take 30.", defaultCapacity),
 		set:         func(c *Config, v any) (err error) { c.TableWriteCapacity, err = parseCapacity(v); return },
 	},
