@@ -128,23 +128,24 @@ func TestARepairIsRefusedWhileTheOwnerLives(t *testing.T) {
 		t.Fatal(err)
 	}
 	config = filepath.Join(write(t, map[string]string{"c.yaml": strings.Replace(string(quick), "    useEnh", "    failoverTimeMillis: 3000\n    useEnh", 1)}), "c.yaml")
-	// The owner renews while the repair watches: at its first scan of the table.
-	renewed := make(chan struct{})
-	go func() {
-		defer close(renewed)
-		time.Sleep(time.Second)
-		own(t, s, "shardId-000000000000", "kcl-worker")
-	}()
+	// The owner renews before each scan, so between any two of them, however slow the machine is.
+	s.dynamo.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
+		if r.Operation == "Scan" {
+			own(t, s, "shardId-000000000000", "kcl-worker")
+		}
+		return nil
+	})
 	code, _, complaints := run(t, "leases", "--release", "kcl-worker", "--apply", config)
-	<-renewed
+	s.dynamo.OnRequest(nil)
 	if code != 1 || !strings.Contains(complaints, "its owner is alive: kcl-worker") {
 		t.Errorf("exit code %d: %s", code, complaints)
 	}
+	alive, _, _ := table.Get(t.Context(), "shardId-000000000000")
 	code, out, complaints := run(t, "leases", "--release", "kcl-worker", "--apply", config)
 	if code != 0 {
 		t.Errorf("exit code %d: %s %s", code, out, complaints)
 	}
-	if l, _, _ := table.Get(t.Context(), "shardId-000000000000"); l.Owner != "" || l.Counter != 3 {
+	if l, _, _ := table.Get(t.Context(), "shardId-000000000000"); l.Owner != "" || l.Counter != alive.Counter+1 {
 		t.Errorf("after the release: %+v", l)
 	}
 }
