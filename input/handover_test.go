@@ -155,6 +155,7 @@ func TestP8ANewcomerIsGivenItsShareWithoutACopy(t *testing.T) {
 			// With Kinesis' own times: a subscription can be taken over after five seconds.
 			w := newWorld(t, 4, kinesistest.WithSubscriptionTimes(kinesistest.SubscriptionTimes{Heartbeat: 200 * time.Millisecond}))
 			w.fanOut = fanOut
+			w.failover = 6 * time.Second // a lease that a busy machine loses brings copies
 			a := newAccount(w)
 			stop := a.produce(40, 2*time.Millisecond)
 			first := w.connected()

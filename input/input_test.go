@@ -28,11 +28,12 @@ type world struct {
 	kinesis  *kinesistest.Server
 	dynamodb *dynamotest.Server
 	fanOut   bool
+	failover time.Duration
 }
 
 func newWorld(t *testing.T, shards int, options ...kinesistest.Option) *world {
 	t.Helper()
-	w := &world{t: t, kinesis: kinesistest.NewServer(options...), dynamodb: dynamotest.NewServer()}
+	w := &world{t: t, kinesis: kinesistest.NewServer(options...), dynamodb: dynamotest.NewServer(), failover: 3 * time.Second}
 	t.Cleanup(func() {
 		iamtest.Check(t, w.kinesis, w.dynamodb.DB, iamtest.Names{})
 		w.kinesis.Close()
@@ -54,9 +55,9 @@ dynamoEndpoint: %s
 awsCredentialPluginParam: '{"accessKey":"key","secretKey":"secret"}'
 initialPositionInStream: TRIM_HORIZON
 useEnhancedFanOut: %t
-failoverTimeMillis: 3000
+failoverTimeMillis: %d
 applicationName: application
-%s`, w.kinesis.URL(), w.dynamodb.URL(), w.fanOut, strings.Join(more, "\n"))
+%s`, w.kinesis.URL(), w.dynamodb.URL(), w.fanOut, w.failover.Milliseconds(), strings.Join(more, "\n"))
 }
 
 func (w *world) input(more ...string) *input {
@@ -91,8 +92,11 @@ func (w *world) connected(more ...string) *input {
 	return in
 }
 
+// patience is how long a condition may take to come true on a busy machine.
+const patience = 3 * time.Minute
+
 func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.t.Cleanup(cancel)
 	return ctx
 }
@@ -140,9 +144,9 @@ func (w *world) lease(shard, attribute string) string {
 
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: not within 20 s", what)
+			w.t.Fatalf("%s: not within %s", what, patience)
 		}
 	}
 }
@@ -313,7 +317,8 @@ func TestLateAndMissingAcksDoNotHoldUpClose(t *testing.T) {
 	if err := in.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 4*time.Second {
+	// It waits for 3 s at most; the rest is for a busy machine.
+	if took := time.Since(began); took > 10*time.Second {
 		t.Fatalf("Close took %s", took)
 	}
 	_ = ack(context.Background(), nil)
@@ -368,7 +373,7 @@ func TestCloseWakesAReadBatchThatWaits(t *testing.T) {
 		if !errors.Is(err, service.ErrEndOfInput) {
 			t.Fatalf("got %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("ReadBatch waits for ever")
 	}
 	if _, _, err := in.ReadBatch(context.Background()); !errors.Is(err, service.ErrEndOfInput) {
