@@ -182,7 +182,7 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 // refilling it has a failover time for that, by when no run can be left either.
 func (m *Manager) isEmptied(s *scanResult, now time.Duration) bool {
 	if len(s.snapshot.Leases)+len(s.snapshot.Broken) > 0 || !m.filled {
-		m.filled = m.filled || len(s.snapshot.Leases) > 0
+		m.filled = slices.ContainsFunc(s.snapshot.Leases, func(l Lease) bool { return !l.Ended() }) // the ended ones are cleaned up
 		m.emptyAt = 0
 		return false
 	}

@@ -76,7 +76,7 @@ type Manager struct {
 	passed   gathered      // to workers of KCL 3.x
 	lacking  bool          // warned of leases that nobody may take
 	missing  int           // scans in a row that found no table
-	filled   bool          // scans have shown leases
+	filled   bool          // the last scan that was not empty has shown work
 	emptyAt  time.Duration // since when they are all gone, 0 = they are not
 	emptied  bool          // for so long that they will not come back by themselves
 	scanning bool
