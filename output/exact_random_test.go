@@ -24,7 +24,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere bool) {
 	const total = 3000
 	o := connected(t, b.URL(), exactly)
 	s := c.newRun()
-	deadline := time.Now().Add(50 * time.Second)
+	deadline := time.Now().Add(busy)
 	pending := []int64(nil) // handed out and not confirmed
 	next := int64(0)        // of the shard's records, the first that was not handed out in this run
 	faults, crashes := 0, 0

@@ -17,7 +17,7 @@ import (
 // are known again, with and without a place to begin reading at, and one that was left out is missing.
 func TestARealTopicIsReadBack(t *testing.T) {
 	broker := stack.SharedPulsar(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	topic := fmt.Sprintf("persistent://public/default/exact-%d", time.Now().UnixNano())
 	if err := broker.CreatePartitionedTopic(ctx, topic, 2); err != nil {

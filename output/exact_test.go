@@ -90,7 +90,7 @@ func (s *exactShard) confirm(upTo int64) {
 // after with Connect. It returns the number of replays.
 func (s *exactShard) deliver(t testing.TB, o *output, records ...int64) (replays int) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(busy)
 	for len(records) > 0 {
 		s.confirm(records[0])
 		batch, a := s.batch(records...)
@@ -285,7 +285,7 @@ func named(b *pulsartest.Broker) (n int) {
 
 func waitFor(t testing.TB, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(busy); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it never came")
 		}

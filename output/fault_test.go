@@ -20,7 +20,7 @@ import (
 func deliver(t *testing.T, o *output, keys, payloads []string) (replays int) {
 	t.Helper()
 	s := newShard()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(busy)
 	for len(keys) > 0 {
 		batch, a := s.batchOf(keys, payloads)
 		err := o.WriteBatch(t.Context(), batch)
@@ -173,7 +173,7 @@ func TestTerminatedTopic(t *testing.T) {
 	s := newShard()
 	batch, a := s.batch(repeat("k", 100)...)
 	done := result(o, t.Context(), batch)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	if _, err := b.WaitForMessages(ctx, "t", 100); err != nil {
 		t.Fatal(err)
@@ -338,7 +338,7 @@ output:
 	if err := send(t.Context(), service.MessageBatch{service.NewMessage([]byte(`{"id":"a"}`)), service.NewMessage([]byte(`{"id":"b"}`))}); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.StopWithin(10 * time.Second); err != nil {
+	if err := stream.StopWithin(time.Minute); err != nil {
 		t.Error(err)
 	}
 	<-ended
@@ -369,7 +369,7 @@ func TestAnOutageWithEverythingInFlightShows(t *testing.T) {
 		if err == nil || errors.Is(err, service.ErrNotConnected) || !strings.Contains(err.Error(), "connection refused") {
 			t.Fatalf("got %v", err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(busy):
 		t.Fatal("the batch waits for ever")
 	}
 	again, _ := newShard().batch("a", "b", "c")

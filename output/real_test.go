@@ -19,7 +19,7 @@ import (
 // client's own Murmur3 producer is the witness for the partitions.
 func TestRealBroker(t *testing.T) {
 	broker := stack.SharedPulsar(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	topic := fmt.Sprintf("persistent://public/default/output-%d", time.Now().UnixNano())
 	const partitions = 5
@@ -132,7 +132,7 @@ func TestRealBroker(t *testing.T) {
 // place, whether they compress or not.
 func TestRealBrokerTakesChunks(t *testing.T) {
 	broker := stack.SharedPulsar(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	topic := fmt.Sprintf("persistent://public/default/chunks-%d", time.Now().UnixNano())
 	client, err := pulsar.NewClient(pulsar.ClientOptions{URL: broker.ServiceURL(), Logger: log.DefaultNopLogger(), MetricsRegisterer: prometheus.NewRegistry()})

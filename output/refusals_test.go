@@ -130,7 +130,7 @@ func TestARefusedReconnectShows(t *testing.T) {
 				if err == nil || errors.Is(err, service.ErrNotConnected) || !strings.Contains(err.Error(), "because of a test") {
 					t.Fatalf("got %v", err)
 				}
-			case <-time.After(time.Minute):
+			case <-time.After(busy):
 				t.Fatal("the batch waits for ever")
 			}
 			if replay, _ := undelivered(t, a); len(replay) != 3 {
@@ -214,7 +214,7 @@ func TestARefusedMessageDoesNotWaitForEver(t *testing.T) {
 	o := connected(t, b.URL(), "topic: t")
 	b.FailSends("t", 1, pulsartest.NotAllowedError, "Exceed maximum message size")
 	batch, a := newShard().batch("a", "b")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	err := o.WriteBatch(ctx, batch)
 	if err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "Exceed maximum message size") {

@@ -35,7 +35,7 @@ func TestRestartsLeaveNothingBehind(t *testing.T) {
 			defer close(written)
 			replays += deliver(t, o, keys, payloads)
 		}()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), busy)
 		if err := b.Wait(ctx, func() bool { return b.Counters("t").Messages > stored }); err != nil {
 			t.Fatal(err)
 		}

@@ -377,7 +377,7 @@ func TestRefusedBatchesGiveTheirRoomBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	batch, _ := newShard().batch(repeat("k", maxInFlight)...)
 	if err := o.WriteBatch(ctx, batch); err != nil {
