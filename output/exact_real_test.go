@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,12 +41,16 @@ func TestARealTopicIsReadBack(t *testing.T) {
 		}
 		return o.WriteBatch(ctx, batch)
 	}
-	// The policy of a topic takes a moment to reach it, and the first batch is the proof that it has.
+	// The policy of a topic takes a moment to reach it, longer than the admin API takes to tell of it.
 	waitFor(t, func() bool {
-		on, err := broker.Admin(ctx, "GET", path, nil)
-		return err == nil && string(on) == "true"
+		for partition := range 2 {
+			stats, err := broker.Admin(ctx, "GET", fmt.Sprintf("%s-partition-%d/stats", strings.TrimSuffix(path, "/deduplicationEnabled"), partition), nil)
+			if err != nil || !strings.Contains(string(stats), `"deduplicationStatus":"Enabled"`) {
+				return false
+			}
+		}
+		return true
 	})
-	time.Sleep(2 * time.Second)
 	if err := write(0, 1, 2, 3, 4, 5); err != nil {
 		t.Fatal(err)
 	}
