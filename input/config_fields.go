@@ -23,6 +23,8 @@ type field struct {
 	advanced  bool
 	secret    bool
 	example   any
+	// hint is what Benthos is not told; see [Hints].
+	hint Hint
 	// set gets a value that is not nil. Its error says what is wrong with the value and what to write instead; the name
 	// of the field is put before it.
 	set func(c *Config, v any) error
@@ -72,7 +74,7 @@ var fields = append([]field{
 		set: func(c *Config, v any) (err error) { c.CredentialPluginParam, err = parsePluginParam(v); return },
 	},
 	{
-		name: "initialPositionInStream", byDefault: string(Latest), example: string(TrimHorizon),
+		name: "initialPositionInStream", byDefault: string(Latest), example: string(TrimHorizon), hint: oneOf(Latest, TrimHorizon, AtTimestamp),
 		description: "Where to begin when the lease table holds no checkpoint yet: `LATEST` (what comes after the first start; that moment is stored, so that restarts lose nothing), " +
 			"`TRIM_HORIZON` (the oldest record kept), or `AT_TIMESTAMP` (the moment in `startAtTime`).",
 		set: func(c *Config, v any) (err error) {
@@ -133,7 +135,7 @@ var fields = append([]field{
 		set: func(c *Config, v any) (err error) { c.RecordProperties, err = parseProperties(v); return },
 	},
 	{
-		name: "messageKeyMode", byDefault: string(KeyModePartitionKey), example: string(KeyModeShardID),
+		name: "messageKeyMode", byDefault: string(KeyModePartitionKey), example: string(KeyModeShardID), hint: oneOf(KeyModePartitionKey, KeyModeShardID),
 		description: "What becomes the key of a message, and so decides its partition: `PARTITION_KEY` (the record's own) or `SHARD_ID` (the shard it was read from).",
 		set: func(c *Config, v any) (err error) {
 			c.MessageKeyMode, err = coerceEnum(v, KeyModePartitionKey, KeyModeShardID)
@@ -152,7 +154,7 @@ var fields = append([]field{
 		set:         func(c *Config, v any) (err error) { c.ConsumerARN, err = parseConsumerARN(v); return },
 	},
 	{
-		name: "recreatedStream", byDefault: string(RefuseRecreated), advanced: true, example: string(StartOver),
+		name: "recreatedStream", byDefault: string(RefuseRecreated), advanced: true, example: string(StartOver), hint: oneOf(RefuseRecreated, StartOver),
 		description: "What to do when the stream was deleted and created again under its name, which makes every position in the lease table void: `REFUSE` reports it and reads nothing, " +
 			"`START_OVER` drops the old positions and reads the new stream from its beginning. Refusing is the default, since a stream deleted by mistake may be restored from elsewhere.",
 		set: func(c *Config, v any) (err error) {
@@ -188,7 +190,7 @@ var fields = append([]field{
 		},
 	},
 	{
-		name: "maxLeasesForWorker", advanced: true, example: 20,
+		name: "maxLeasesForWorker", advanced: true, example: 20, hint: Hint{Number: true},
 		description: "The most shards that this input reads at a time. No limit by default.",
 		set: func(c *Config, v any) error {
 			n, err := coerceInt(v, 1, math.MaxInt32, "a number of leases, or leave the field out for no limit", "20")

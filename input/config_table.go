@@ -44,7 +44,7 @@ var tableFields = []field{
 		set: func(c *Config, v any) (err error) { c.CreateTable, err = coerceBool(v); return },
 	},
 	{
-		name: "billingMode", byDefault: string(PayPerRequest), advanced: true, example: string(Provisioned),
+		name: "billingMode", byDefault: string(PayPerRequest), advanced: true, example: string(Provisioned), hint: oneOf(Provisioned, PayPerRequest),
 		description: "How a new lease table is billed: `PAY_PER_REQUEST`, or `PROVISIONED` with the two capacities below.",
 		set: func(c *Config, v any) (err error) {
 			c.BillingMode, err = coerceEnum(v, Provisioned, PayPerRequest)
@@ -52,12 +52,12 @@ var tableFields = []field{
 		},
 	},
 	{
-		name: "initialLeaseTableReadCapacity", advanced: true,
+		name: "initialLeaseTableReadCapacity", advanced: true, hint: Hint{Number: true},
 		description: fmt.Sprintf("With `PROVISIONED`, the read capacity units per second of a new lease table; %d if it is left out. A worker reads the table three times in `failoverTimeMillis`, at half a unit for 4 KB.", defaultCapacity),
 		set:         func(c *Config, v any) (err error) { c.TableReadCapacity, err = parseCapacity(v); return },
 	},
 	{
-		name: "initialLeaseTableWriteCapacity", advanced: true,
+		name: "initialLeaseTableWriteCapacity", advanced: true, hint: Hint{Number: true},
 		description: fmt.Sprintf("With `PROVISIONED`, the write capacity units per second of a new lease table; %d if it is left out. Each lease is written three times in `failoverTimeMillis`, at one unit: 100 shards at the default of 10000 take 30.", defaultCapacity),
 		set:         func(c *Config, v any) (err error) { c.TableWriteCapacity, err = parseCapacity(v); return },
 	},

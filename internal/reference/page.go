@@ -97,6 +97,12 @@ func typeName(f field) string {
 	name := f.Type
 	switch name {
 	case "unknown":
+		switch {
+		case f.hint.Number:
+			return "integer, or a text with one"
+		case f.hint.Switch:
+			return "boolean, or a text with one"
+		}
 		return ""
 	case "bool":
 		name = "boolean"

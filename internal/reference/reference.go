@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/input"
 )
 
 // component is one component, as Benthos describes it.
@@ -46,6 +48,8 @@ type field struct {
 	Deprecated       bool             `json:"is_deprecated"`
 	Secret           bool             `json:"is_secret"`
 	Interpolated     bool             `json:"interpolated"`
+
+	hint input.Hint
 }
 
 // required tells whether a config without the field is wrong.
@@ -85,6 +89,16 @@ func describe(schema *service.ConfigSchema) (d described, err error) {
 	}
 	if err := json.Unmarshal(text, &d); err != nil {
 		return d, fmt.Errorf("reading the description of the components: %w", err)
+	}
+	for _, c := range d.Inputs {
+		if c.Name != input.Name {
+			continue
+		}
+		for i := range c.Config.Children {
+			f := &c.Config.Children[i]
+			f.hint = input.Hints()[f.Name]
+			f.Options = f.hint.Values
+		}
 	}
 	return d, nil
 }

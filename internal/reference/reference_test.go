@@ -109,6 +109,16 @@ func TestAnEditorFindsDescriptionsDefaultsAndValues(t *testing.T) {
 	if name := node(t, schema, "input", "kinesis_pulsar", "awsKinesisStreamName"); name["description"] == "" {
 		t.Errorf("awsKinesisStreamName: %v", name)
 	}
+	// Of the input's fields Benthos knows no type.
+	position := node(t, schema, "input", "kinesis_pulsar", "initialPositionInStream")
+	if values, _ := position["anyOf"].([]any); len(values) == 0 || !slices.Contains(values[0].(map[string]any)["enum"].([]any), any("TRIM_HORIZON")) || position["default"] != "LATEST" {
+		t.Errorf("initialPositionInStream: %v", position)
+	}
+	for name, kind := range map[string]string{"checkpointInterval": "integer", "maxLeasesForWorker": "integer", "useEnhancedFanOut": "boolean"} {
+		if types, _ := node(t, schema, "input", "kinesis_pulsar", name)["type"].([]any); !slices.Contains(types, any(kind)) || !slices.Contains(types, any("string")) {
+			t.Errorf("%s: %v", name, types)
+		}
+	}
 	if required := node(t, schema, "input", "kinesis_pulsar")["required"]; !slices.Contains(required.([]any), any("awsKinesisStreamName")) {
 		t.Errorf("required: %v", required)
 	}

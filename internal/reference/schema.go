@@ -86,6 +86,14 @@ func fieldSchema(f field) map[string]any {
 	case f.Type == "float":
 		one["type"] = "number"
 	}
+	switch {
+	case f.hint.Number:
+		one["type"] = []string{"integer", "string"}
+	case f.hint.Switch:
+		one["type"] = []string{"boolean", "string"}
+	case len(f.hint.Values) > 0:
+		one["anyOf"] = []any{map[string]any{"enum": f.hint.Values}, map[string]any{"type": "integer"}, map[string]any{"type": "string", "pattern": `\$\{`}}
+	}
 	// Environment variables stand for anything.
 	switch one["type"] {
 	case "integer", "number", "boolean":
