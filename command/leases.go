@@ -1,10 +1,12 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -223,13 +225,22 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 	}
 	fmt.Fprintf(b.out(), "table %s, stream %s, %s\n\n", v.Table, v.Stream, v.At.Format(time.DateTime))
 	w := tabwriter.NewWriter(b.out(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SHARD\tSTATE\tOWNER\tPOSITION\tARRIVED\tBEHIND\tRENEWED")
+	lineage := slices.ContainsFunc(v.Rows, func(r leases.Row) bool { return len(r.Parents)+len(r.Children) > 0 })
+	fmt.Fprint(w, "SHARD\tSTATE\tOWNER\tPOSITION\tARRIVED\tBEHIND\tRENEWED")
+	if lineage {
+		fmt.Fprint(w, "\tPARENTS\tCHILDREN")
+	}
+	fmt.Fprintln(w)
 	for _, r := range v.Rows {
 		position := shortened(r.Position)
 		if r.Start != "" {
 			position += " = " + r.Start
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Shard, r.State, owner(r), position, ago(v.At, r.Arrived), behind(r.Lag), ago(v.At, r.Moved))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s", r.Shard, r.State, owner(r), position, ago(v.At, r.Arrived), behind(r.Lag), ago(v.At, r.Moved))
+		if lineage {
+			fmt.Fprintf(w, "\t%s\t%s", numbers(r.Parents), numbers(r.Children))
+		}
+		fmt.Fprintln(w)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -265,6 +276,18 @@ func shortened(position string) string {
 		return position
 	}
 	return "…" + position[len(position)-enough:]
+}
+
+// numbers are shards in a narrow column: what their names have in common is left out.
+func numbers(shards []string) string {
+	short := make([]string, len(shards))
+	for i, s := range shards {
+		short[i] = s
+		if n, is := strings.CutPrefix(s, "shardId-"); is {
+			short[i] = cmp.Or(strings.TrimLeft(n, "0"), "0")
+		}
+	}
+	return strings.Join(short, ",")
 }
 
 func owner(r leases.Row) string {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,9 @@ func TestLeasesAtAGlance(t *testing.T) {
 	code, out, complaints := run(t, "leases", config)
 	if code != 0 || complaints != "" {
 		t.Fatalf("exit code %d: %s", code, complaints)
+	}
+	if row := regexp.MustCompile(`(?m)^shardId-000000000002 +waiting .* 0 *$`); !strings.Contains(out, "PARENTS  CHILDREN") || !row.MatchString(out) {
+		t.Errorf("no lineage: %s", out)
 	}
 	wants(t, out, "kcl-worker (KCL)", "shardId-000000000002 waits for the end of shardId-000000000000",
 		"before a KCL takes the table back: shardId-000000000001 at LATEST", "= 2023-11-14T22:13:20Z",
