@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,53 +65,65 @@ func (k *worker) drainsSlowly() *worker {
 }
 
 // A whole life of a fleet, by real managers: cold start, newcomers, a crash, an orderly stop. A scan round is a third of
-// the failover time and 10 %.
+// the failover time and 10 %. Who is refused asks again after two failover times, which happens now and then among workers
+// that come at the same moment; so a step may take that much longer in one life, and not in most of them.
 func TestALifeOfAFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const (
-			failover = 9 * sec
-			round    = failover/3 + failover/30
-		)
-		w := newWorld(t)
-		w.leases(40)
-		var workers []*worker
-		add := func(n int) {
-			for range n {
-				workers = append(workers, w.worker(fmt.Sprintf("w%d", len(workers))).drainsSlowly().run())
+	const (
+		lives    = 3
+		failover = 9 * sec
+		round    = failover/3 + failover/30
+	)
+	steps := []struct {
+		story string
+		most  time.Duration
+	}{
+		{"cold start", 3 * round},
+		{"three newcomers", 3*round + sec},
+		{"a dead worker's leases taken and shared out", failover*4/3 + failover/6 + failover/30 + sec/2},
+		{"the leases of a worker that stopped shared out", 2*round + sec},
+	}
+	took := make([][]time.Duration, len(steps))
+	for range lives {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.leases(40)
+			var workers []*worker
+			add := func(n int) {
+				for range n {
+					workers = append(workers, w.worker(fmt.Sprintf("w%d", len(workers))).drainsSlowly().run())
+				}
 			}
-		}
-		add(4)
-		t.Logf("cold start: %s", w.untilFair(workers, 3*round))
+			step := func(i int) { took[i] = append(took[i], w.untilFair(workers, steps[i].most+2*failover)) }
+			add(4)
+			step(0)
 
-		time.Sleep(10 * round)
-		add(3)
-		t.Logf("three newcomers: %s", w.untilFair(workers, 3*round+sec))
+			time.Sleep(10 * round)
+			add(3)
+			step(1)
 
-		time.Sleep(10 * round)
-		before := w.writes()
-		time.Sleep(10 * round)
-		if n := w.writes() - before; n > 40*10*11/10+40 {
-			t.Errorf("%d writes in ten periods of renewal at rest, with 40 leases", n)
-		}
-		died := time.Now()
-		workers[1].kill()
-		workers = append(workers[:1:1], workers[2:]...)
-		w.untilFair(workers, time.Minute)
-		if d := time.Since(died); d > failover*4/3+failover/6+failover/30+sec/2 {
-			t.Errorf("a dead worker's leases were taken and shared out after %s", d)
-		}
+			time.Sleep(10 * round)
+			before := w.writes()
+			time.Sleep(10 * round)
+			if n := w.writes() - before; n > 40*10*11/10+40 {
+				t.Errorf("%d writes in ten periods of renewal at rest, with 40 leases", n)
+			}
+			workers[1].kill()
+			workers = append(workers[:1:1], workers[2:]...)
+			step(2)
 
-		time.Sleep(10 * round)
-		left := time.Now()
-		if err := workers[2].m.Close(t.Context()); err != nil {
-			t.Error(err)
+			time.Sleep(10 * round)
+			workers[2].close()
+			workers = append(workers[:2:2], workers[3:]...)
+			step(3)
+		})
+	}
+	for i, s := range steps {
+		slices.Sort(took[i])
+		t.Logf("%s: %s", s.story, took[i])
+		if median := took[i][lives/2]; median > s.most {
+			t.Errorf("%s: %s in most lives, want %s", s.story, median, s.most)
 		}
-		workers = append(workers[:2:2], workers[3:]...)
-		w.untilFair(workers, time.Minute)
-		if d := time.Since(left); d > 2*round+sec {
-			t.Errorf("the leases of a worker that stopped were shared out after %s", d)
-		}
-	})
+	}
 }
 
 func (w *world) writes() int {
