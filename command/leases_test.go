@@ -17,6 +17,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/iamtest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
@@ -259,6 +260,37 @@ func TestLeasesTellsOfKCL3(t *testing.T) {
 	code, out, _ := run(t, "leases", config)
 	if wants(t, out, "not looked at: GetItem orders-app-CoordinatorState: not permitted", "kcl-worker (KCL)"); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// The commands need what docs/iam.md says, and no more.
+func TestTheCommandsKeepToTheDocumentedPermissions(t *testing.T) {
+	for _, tc := range []struct {
+		policies []string
+		args     []string
+		code     int
+		want     string
+	}{
+		{[]string{iamtest.Polling}, []string{"leases"}, 0, "kcl-worker (KCL)"},
+		{[]string{iamtest.Polling}, []string{"dry-run"}, 0, "ok         input"},
+		{[]string{iamtest.Polling}, []string{"leases", "--reset", "shardId-000000000001", "--to", "TRIM_HORIZON", "--apply"}, 0, "1 done."},
+		{[]string{iamtest.Polling}, []string{"leases", "--consumers"}, 1, "ListStreamConsumers"},
+		{[]string{iamtest.Polling, "The commands"}, []string{"leases", "--consumers"}, 0, "left-over"},
+		{[]string{iamtest.Polling, "The commands"}, []string{"leases", "--deregister", "left-over", "--apply"}, 0, "is being removed"},
+	} {
+		s, config, _ := leaseTable(t)
+		if _, err := s.kinesis.RegisterConsumer("orders", "left-over"); err != nil {
+			t.Fatal(err)
+		}
+		policy, err := iamtest.Documented(tc.policies...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy.Enforce(s.kinesis, s.dynamo.DB, iamtest.Names{Stream: "orders", Table: "orders-app", Application: "orders-app"})
+		code, out, complaints := run(t, append(tc.args, config)...)
+		if code != tc.code || !strings.Contains(out+complaints, tc.want) || strings.Contains(out, "its lag is not known") {
+			t.Errorf("%v, %v: exit code %d: %s %s", tc.policies, tc.args, code, out, complaints)
+		}
 	}
 }
 
