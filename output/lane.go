@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
@@ -38,6 +39,7 @@ type lane struct {
 	doubts   []*track        // in doubt, of producers that are not gone on with
 	not      string          // the name of those
 	turns    turns
+	inDoubt  atomic.Bool // there are doubts
 
 	mu struct {
 		sync.Mutex

@@ -16,6 +16,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
@@ -52,10 +53,12 @@ type output struct {
 	gravedigger gravedigger
 	early       sync.Once // of the warning that records are acknowledged too early
 
-	session atomic.Pointer[session]
-	mu      struct {
+	session  atomic.Pointer[session] // nil before the first Connect, and while it is renewed
+	renewals sync.WaitGroup          // sessions that were replaced and are closing
+	mu       struct {
 		sync.Mutex
-		closed bool
+		closed  bool
+		renewed time.Time // when last
 	}
 }
 
@@ -123,6 +126,7 @@ func (o *output) Close(ctx context.Context) error {
 	if s != nil {
 		s.close(ctx)
 	}
+	o.renewals.Wait() // for seconds, as for the session
 	return nil
 }
 

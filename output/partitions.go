@@ -167,7 +167,9 @@ type partition struct {
 		refusal error
 		retryAt time.Time
 		pause   time.Duration
-		gone    bool
+		// busySince is when the name was refused first, of refusals in a row.
+		busySince time.Time
+		gone      bool
 	}
 }
 
@@ -251,8 +253,10 @@ func (p *partition) create(c *call) {
 		c.err = fmt.Errorf("%s: %w", c.what, withAdvice(s.conf, err))
 		p.mu.pause = min(max(2*p.mu.pause, s.conf.firstReconnect), s.conf.lastReconnect)
 		p.mu.refusal, p.mu.retryAt = c.err, time.Now().Add(p.mu.pause)
+		p.noteBusyLocked(err, time.Now())
 	} else {
-		p.mu.refusal, p.mu.pause = nil, 0
+		p.mu.refusal, p.mu.pause, p.mu.busySince = nil, 0, time.Time{}
+		s.gaveName(p.producer)
 		p.mu.generation = startGeneration(p, made, limits, s.closeLimit)
 		if p.mu.gone {
 			p.mu.generation.dismiss()

@@ -43,6 +43,7 @@ func (l *lane) abandon(ctx context.Context, why string) {
 			l.doubts = append(l.doubts, t)
 		}
 	}
+	l.inDoubt.Store(len(l.doubts) > 0)
 	l.not = l.sequence.Producer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), barLimit)
 	defer cancel()
@@ -104,6 +105,7 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	}
 	if l.turns.looked(recordsOf(batch)) {
 		l.doubts = nil
+		l.inDoubt.Store(false)
 	}
 	return l.unsettled(o, batch), nil
 }

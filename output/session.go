@@ -66,6 +66,7 @@ type session struct {
 	topics     *topics
 	lanes      *lanes
 	closeLimit time.Duration
+	busyLimit  time.Duration
 	// scanSilence is how long a topic that is read back may send nothing; see scan.
 	scanSilence time.Duration
 
@@ -73,6 +74,8 @@ type session struct {
 	// proven is set when the topic is known to de-duplicate, refusal when it is known not to.
 	proven  atomic.Bool
 	refusal atomic.Pointer[error]
+	// wedged is set when the broker refuses a producer whose name this session has given up, see noteBusy.
+	wedged atomic.Bool
 	// asked is set when the admin API was asked whether it does, and unasked when it was warned that it did not answer.
 	asked, unasked atomic.Bool
 
@@ -85,7 +88,8 @@ type session struct {
 		closed      bool
 		buried      []*topic // dismissed topics whose producers may still be closing
 		lastReceipt time.Time
-		blocked     map[string]int // partitions, with how many of their producers
+		named       map[string]bool // the names of producers that we gave, of all there were
+		blocked     map[string]int  // partitions, with how many of their producers
 	}
 }
 
@@ -126,6 +130,7 @@ func newSession(conf *config, c client, h *health, r *refusals, log *service.Log
 	s := &session{
 		conf: conf, client: c, log: log, health: h, refusals: r, metrics: m,
 		closeLimit:  conf.operationTimeout + 5*time.Second,
+		busyLimit:   busyLimit,
 		scanSilence: patience,
 		stop:        make(chan struct{}),
 		finished:    make(chan struct{}),

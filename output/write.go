@@ -18,6 +18,9 @@ import (
 // message must be settled before the next is sent: see writing.resolve.
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
 	err := o.writeBatch(ctx, batch)
+	if s := o.session.Load(); s != nil && err != nil {
+		o.renew(s, time.Now())
+	}
 	if err != nil && o.withhold(batch, err) {
 		o.log.Debugf("%d messages are not sent: %v", len(batch), err)
 		return nil

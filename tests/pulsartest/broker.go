@@ -86,6 +86,7 @@ type Broker struct {
 		lastProducer int // of the names that the broker made
 		sendPlan     plan
 		producerPlan plan
+		closePlan    plan
 		lookupPlan   plan
 		deliveryPlan plan
 		problems     []error
@@ -102,7 +103,7 @@ func NewBroker(options ...Option) *Broker {
 	b.token.Store(&b.settings.token)
 	b.mu.connections = map[*connection]struct{}{}
 	b.mu.topics = map[string]*topic{}
-	b.mu.sendPlan, b.mu.producerPlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}
+	b.mu.sendPlan, b.mu.producerPlan, b.mu.closePlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}, plan{}
 	b.lookupGate, b.receiptGate, b.deliveryGate = newGate(), newGate(), newGate()
 	if err := b.listen("127.0.0.1:0"); err != nil {
 		panic("pulsartest: " + err.Error())

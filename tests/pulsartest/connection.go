@@ -325,7 +325,9 @@ func (c *connection) closeProducer(cmd *command) {
 		c.out.send(done)
 		return
 	}
-	b.removeProducer(p)
+	if _, kept := b.mu.closePlan.take(p.log.name); !kept {
+		b.removeProducer(p)
+	}
 	c.answer(p.log, done)
 }
 

@@ -139,6 +139,14 @@ func (b *Broker) RefuseProducers(topic string, n int, code ServerError, text str
 	b.mu.producerPlan.add(faultKey(topic), planned{left: n, code: code, text: text})
 }
 
+// KeepProducers confirms the next n CLOSE_PRODUCER commands of a topic without closing anything, so that the producer holds its
+// name until its connection ends. So it is with a real broker when the client gives a producer up that it is just connecting.
+func (b *Broker) KeepProducers(topic string, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.closePlan.add(faultKey(topic), planned{left: n})
+}
+
 // FailLookups answers the next n lookups and partition queries of a topic with a server error. ServiceNotReady makes the Go
 // client close the connection.
 func (b *Broker) FailLookups(topic string, n int, code ServerError, text string) {
@@ -169,6 +177,7 @@ func (b *Broker) ClearFaults() {
 	defer b.mu.Unlock()
 	clear(b.mu.sendPlan)
 	clear(b.mu.producerPlan)
+	clear(b.mu.closePlan)
 	clear(b.mu.lookupPlan)
 	clear(b.mu.deliveryPlan)
 }
