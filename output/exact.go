@@ -90,7 +90,7 @@ func (o *output) writeExact(ctx context.Context, s *session, batch service.Messa
 		return err
 	}
 	if turn.late && l.not == "" {
-		l.abandon(ctx, "records came behind others that were sent before them")
+		l.overtaken(ctx, recordOf(batch[0]).Ordinal())
 	}
 	if err := l.prepare(ctx, t, known); err != nil {
 		o.holdBack(batch)
@@ -161,6 +161,9 @@ func (l *lane) settled(entries []entry) {
 			if t.missing {
 				// The client promises that it can't be: what was sent behind a message that failed was stored.
 				t.doubt = true
+			}
+			if !e.duplicate && (t.fresh < 0 || e.id.Ordinal() < t.fresh) {
+				t.fresh = e.id.Ordinal()
 			}
 			if !e.duplicate && !t.missing {
 				t.last = e.stored

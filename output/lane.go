@@ -57,7 +57,8 @@ type track struct {
 	partition *partition
 	of        int              // partitions that the topic has, as far as the lane knows
 	last      pulsar.MessageID // in front of all whose fate is not known, nil if there is none
-	used      bool             // something was sent
+	used      bool             // something was sent, perhaps by an earlier run alone
+	fresh     int64            // the lowest ordinal that Pulsar had no number above, -1 for none; see lane.overtaken
 	doubt     bool
 	missing   bool // used by settled alone
 }
@@ -201,7 +202,7 @@ func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
 	}
 	tracks := make([]*track, len(known.partitions))
 	for i, p := range known.partitions {
-		tracks[i] = &track{of: len(tracks), partition: &partition{
+		tracks[i] = &track{of: len(tracks), fresh: -1, partition: &partition{
 			name: p.name, index: i, topic: t, producer: sequence.Producer,
 			limiter: newLimiter(exactPending, l.session.conf.maxPendingBytes),
 		}}

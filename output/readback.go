@@ -27,6 +27,18 @@ func (l *lane) bar(ctx context.Context) {
 	}
 }
 
+// overtaken is abandon for records that come for the first time, from the given one on, behind higher numbers. An earlier run
+// may have stored them: in front of anything that is known of this one, unless Pulsar had no number yet above one that this
+// run has stored in front of them.
+func (l *lane) overtaken(ctx context.Context, first int64) {
+	for _, t := range l.tracks {
+		if t.fresh < 0 || first < t.fresh {
+			t.last, t.used = nil, true
+		}
+	}
+	l.abandon(ctx, "records came behind others that were sent before them")
+}
+
 // abandon lets the numbering begin anew, under another name of the producers, and waits until the lease knows: from then on
 // nothing can be taken for a duplicate that is none, whoever goes on with the shard. What the topic has already is found out
 // before the next batch is sent, see review; if the process ends in between, it comes twice.
