@@ -258,3 +258,19 @@ func TestTheOwnerStopsBeforeItSeesTheAsk(t *testing.T) {
 		b.mustHaveIt("10", a)
 	})
 }
+
+// Who only was too late may ask again when a scan shows that it can be had; who was refused waits, so as not to pester.
+func TestTooLateIsNotRefused(t *testing.T) {
+	for _, c := range []struct {
+		cause error
+		waits bool
+	}{{ErrLost, false}, {errRefused, true}, {errGaveUp, true}} {
+		l := of("A", 0)
+		m := &Manager{cfg: Config{Failover: 9 * sec}, known: map[string]observation{l.Key: {lease: l, seenAt: 90 * sec}}}
+		l.Ask, l.AskAt = "C", l.Counter
+		m.handleEndOfAsk(l.Key, &ending{cause: c.cause, known: true, found: true, lease: l}, 100*sec)
+		if o := m.known[l.Key]; !o.tried || (o.askAfter != 0) != c.waits || o.seenAt != 90*sec || o.lease.Ask != "C" {
+			t.Errorf("%v: %+v", c.cause, o)
+		}
+	}
+}

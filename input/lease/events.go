@@ -106,8 +106,13 @@ func (m *Manager) handleEndOfAsk(key string, e *ending, now time.Duration) {
 	if !e.known {
 		m.askedAt[key] = now
 	}
-	// What its owner has left is free for the taking at once; anything else is not asked for again so soon.
-	if !errors.Is(e.cause, errDropped) && !(e.known && !isOwned(o.lease)) {
+	switch {
+	case errors.Is(e.cause, errDropped), e.known && !isOwned(o.lease):
+		// What its owner has left is free for the taking at once.
+	case errors.Is(e.cause, ErrLost):
+		// Somebody else was quicker. The owner has refused nothing.
+		o.tried = true
+	default:
 		o = o.refused(m.cfg.Failover, now)
 	}
 	m.known[key] = o
@@ -155,6 +160,9 @@ func (m *Manager) handleScan(s *scanResult, now time.Duration) {
 	}
 	if m.stoleAt == 0 {
 		m.stoleAt = now
+	}
+	if m.since == 0 {
+		m.since = now
 	}
 	m.scanned = true
 	m.nextScan = max(now, m.started+m.cfg.jitter(period))

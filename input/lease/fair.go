@@ -18,6 +18,8 @@ type roster struct {
 	// weighed and light are the leases of each worker: those that are work and those that are none yet, as the children
 	// of a shard that is still being read. Beside KCL 2.x all are weighed, as it does.
 	weighed, light map[string]int
+	// hopes are those of weighed that a worker does not have yet, but only asks for. Their owners may refuse them.
+	hopes map[string][]string
 	// total is the number of all weighed leases, whoever has them.
 	total int
 	// free are the keys of unended leases that nobody has or whose owner is dead, sorted. Some of a dead owner's may not
@@ -79,11 +81,11 @@ func deadWorkers(known map[string]observation, v view) map[string]bool {
 
 // callTheRoll makes the roster.
 func callTheRoll(known map[string]observation, v view) roster {
-	r := roster{kcl: map[string]bool{}, weighed: map[string]int{}, light: map[string]int{}}
+	r := roster{kcl: map[string]bool{}, weighed: map[string]int{}, light: map[string]int{}, hopes: map[string][]string{}}
 	dead := deadWorkers(known, v)
 	alive := map[string]bool{v.worker: true}
 	holder := make(map[string]string, len(known)) // "" = free
-	asking := map[string]bool{}
+	asking, hoped := map[string]bool{}, map[string]bool{}
 	for key, o := range known {
 		l := o.lease
 		r.lastMove = max(r.lastMove, o.movedAt)
@@ -95,7 +97,7 @@ func callTheRoll(known map[string]observation, v view) roster {
 			continue
 		case v.busy[key], isAsked, l.Owner == v.worker && l.CheckpointOwner == "" && (l.IsOurs() || !o.isExpired(v.failover, v.now)):
 			// One with our name that is no run of ours, since somebody has edited it, is nobody's when nobody renews it.
-			holder[key] = v.worker
+			holder[key], hoped[key] = v.worker, isAsked
 			continue
 		}
 		w := keeper(l)
@@ -108,7 +110,7 @@ func callTheRoll(known map[string]observation, v view) roster {
 		}
 		// The ask of a lease whose owner is dead says nothing of the asker: its clock has stopped.
 		if to := asker(l); to != "" && to != v.worker {
-			holder[key], alive[to], asking[to] = to, true, true
+			holder[key], alive[to], asking[to], hoped[key] = to, true, true, true
 		}
 	}
 	for key, o := range known {
@@ -125,6 +127,9 @@ func callTheRoll(known map[string]observation, v view) roster {
 		}
 		if w != "" {
 			class[w]++
+			if hoped[key] {
+				r.hopes[w] = append(r.hopes[w], key)
+			}
 		} else if !o.lease.Ended() {
 			r.free = append(r.free, key)
 		}
@@ -138,6 +143,9 @@ func callTheRoll(known map[string]observation, v view) roster {
 	}
 	return r
 }
+
+// has is how many weighed leases the worker has for certain.
+func (r roster) has(worker string) int { return r.weighed[worker] - len(r.hopes[worker]) }
 
 // target is the number of leases above which KCL 2.x takes none (r8.5).
 func (r roster) target() int {

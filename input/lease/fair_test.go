@@ -132,28 +132,71 @@ func drawFleet(t *rapid.T) (s *simulation, workers int) {
 	return s, workers
 }
 
-// From cold: nobody knows of anybody, and all start at once. A fourth round is rare, and happens where there are hardly more
-// leases than workers: one without a lease is known by nobody, and two such may ask for the same.
+// coldRounds is how many scan rounds a fleet has from cold to fair shares, and coldVain how many takes and asks each of
+// its workers may send in vain meanwhile, besides those that two have under way when they first meet.
+const (
+	coldRounds = 3
+	coldVain   = 12
+)
+
+// fromCold starts a fleet and returns in how many rounds it is fair. It fails when that is one more than coldRounds at least, or
+// when too much was in vain.
+func (s *simulation) fromCold(t fataler, workers, leases int) (rounds int) {
+	t.Helper()
+	s.addLeases(leases)
+	s.addWorkers(workers)
+	rounds, fair := s.settle(coldRounds + 1)
+	if !fair {
+		t.Fatalf("%d workers with %d leases: %v after %d rounds, %d without an owner", workers, leases, s.holdings(), rounds, s.unowned())
+	}
+	if s.failed > coldVain*workers+2*parallelTakes {
+		t.Fatalf("%d workers with %d leases: %d takes and asks in vain", workers, leases, s.failed)
+	}
+	return rounds
+}
+
+// From cold: nobody knows of anybody, and all start at once.
 func TestFromColdToFairSharesInThreeRounds(t *testing.T) {
-	late, fleets := 0, 0
-	for seed := range uint64(150) {
+	for seed := range uint64(300) {
 		s := newSimulation(seed, 9*sec)
-		s.addLeases(1 + s.r.IntN(10**fleetSize))
-		s.addWorkers(1 + s.r.IntN(*fleetSize))
-		rounds, fair := s.settle(5)
-		if !fair {
-			t.Errorf("seed %d: %v after %d rounds", seed, s.holdings(), rounds)
+		leases := 1 + s.r.IntN(10**fleetSize)
+		if rounds := s.fromCold(t, 1+s.r.IntN(*fleetSize), leases); rounds > coldRounds && *fleetSize <= 8 {
+			t.Errorf("seed %d: %d rounds for %d workers with %d leases", seed, rounds, len(s.workers), leases)
 		}
-		fleets++
-		if rounds > 3 {
-			late++
-		}
-		if seed%10 == 0 {
+		if seed%20 == 0 {
+			for range 3 { // asks that are still under way
+				s.round()
+			}
 			s.mustRest(t, 9)
 		}
 	}
-	if late > fleets/50 {
-		t.Errorf("%d of %d fleets took more than three rounds", late, fleets)
+}
+
+// The hardest shapes are those with about as many leases as workers, or twice as many: after the first takes a third of the workers
+// has none, and nobody sees those. A fourth round is rare: everybody thinks that another one asks, until a refusal or a scan
+// tells that it does not.
+func TestFromColdToFairSharesInThreeRoundsWhereWorkersAreMany(t *testing.T) {
+	shapes := []struct{ workers, leases, seeds int }{
+		{16, 33, 5}, {30, 40, 5}, {40, 41, 3}, {40, 80, 3}, {40, 39, 2}, {100, 101, 1},
+	}
+	late, fleets := 0, 0
+	if *fleetSize >= 100 {
+		shapes = shapes[:0]
+		for _, leases := range []int{30, 50, 99, 100, 101, 120, 150, 200, 250, 300, 500, 1000} {
+			shapes = append(shapes, struct{ workers, leases, seeds int }{100, leases, 20})
+		}
+	}
+	for _, c := range shapes {
+		for seed := range uint64(c.seeds) {
+			fleets++
+			if newSimulation(seed, 9*sec).fromCold(t, c.workers, c.leases) > coldRounds {
+				late++
+				t.Logf("%d workers with %d leases, seed %d: a fourth round", c.workers, c.leases, seed)
+			}
+		}
+	}
+	if late > fleets/20 {
+		t.Errorf("%d of %d fleets took a fourth round", late, fleets)
 	}
 }
 

@@ -69,6 +69,7 @@ type Manager struct {
 	pending  map[string]askSeen       // asks of others that wait for a decision
 	giving   map[string]string        // leases that drain for another worker, and which
 	stoleAt  time.Duration
+	since    time.Duration // when the first scan came
 	took     []string
 	lost     gathered
 	fenced   gathered
@@ -359,7 +360,7 @@ func (m *Manager) view(now time.Duration) view {
 	return view{
 		worker: m.cfg.WorkerID, stream: m.cfg.Stream, isOwn: m.acquisitions.isOwn,
 		failover: m.cfg.Failover, max: m.cfg.MaxLeases, busy: m.busy, asked: asked, giving: m.giving,
-		pending: m.starting, mayTake: m.cfg.MayTake, beside: m.beside(now), stoleAt: m.stoleAt, now: now,
+		pending: m.starting, mayTake: m.cfg.MayTake, beside: m.beside(now), stoleAt: m.stoleAt, since: m.since, now: now,
 	}
 }
 

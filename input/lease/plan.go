@@ -27,7 +27,9 @@ type view struct {
 	// stoleAt is when a lease was last stolen from a KCL 2.x worker, or tried to be; before the first time it is when
 	// this worker first scanned.
 	stoleAt time.Duration
-	now     time.Duration
+	// since is when this worker first scanned.
+	since time.Duration
+	now   time.Duration
 }
 
 // decisions is a plan. The conditions of the writes keep any plan safe; a good one is fair and quiet.
@@ -39,7 +41,8 @@ type decisions struct {
 	release []Lease
 	// stolen is set when one of take is stolen from a live KCL 2.x worker; view.stoleAt is now then.
 	stolen bool
-	// contested is set when others are after the same leases: a scan soon tells more than further tries would.
+	// contested is set when others are after the same leases, or have refused one: a scan soon tells more than further tries
+	// would.
 	contested bool
 	// next is when another plan is worthwhile without a scan: the earliest expiry, or the end of a wait for another
 	// worker to take what is its share; 0 = only a scan changes anything.
@@ -87,7 +90,8 @@ func makePlan(known map[string]observation, v view) decisions {
 		return p.d
 	}
 	p.contested = p.isContested()
-	p.d.contested = p.contested
+	p.refused = p.isRefused()
+	p.d.contested = p.contested || p.refused
 	p.settleOwn()
 	if v.beside == Beside3 {
 		// Its leader assigns whatever is free; taking would only make both move the same leases to and fro (r8.4).
@@ -115,7 +119,9 @@ type planner struct {
 	coming int
 	// contested: others have been quicker several times since the last scan.
 	contested bool
-	d         decisions
+	// refused: an owner has refused an ask since the last scan, so it does not stand as that scan showed it.
+	refused bool
+	d       decisions
 }
 
 func (p *planner) foreign() (found *Lease) {
@@ -280,6 +286,15 @@ func (p *planner) isContested() bool {
 		}
 	}
 	return n >= enoughLost
+}
+
+func (p *planner) isRefused() bool {
+	for key, o := range p.known {
+		if o.tried && o.askAfter > p.v.now && !p.v.busy[key] {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *planner) isAsked(key string) bool {

@@ -21,32 +21,66 @@ func (p *planner) ask() {
 		}
 		share = shares(total, workers, p.weighed, p.most)
 	}
-	if share[me]-p.weighed[me]-p.coming <= 0 || p.room <= 0 || p.contested {
+	if share[me]-p.weighed[me]-p.coming <= 0 || p.room <= 0 || p.contested || p.refused {
 		return
 	}
+	lack, excess, scatter := p.imbalance(workers, share)
 	candidates := p.askable()
-	lack, excess := map[string]int{}, map[string]int{}
+	leaveToOwners(candidates, excess, scatter)
+	mine := match(candidates, lack, excess)[me]
+	for _, key := range mine[:min(len(mine), p.burst(len(candidates)))] {
+		p.d.ask = append(p.d.ask, p.known[key].lease)
+	}
+}
+
+// imbalance tells who lacks leases and who has too many. What somebody only hopes for he cannot give.
+//
+// There may be others like us, whom we do not see: those that have no lease yet, or had none in the picture that we have.
+// If all of them asked for the odd leases of those that shares finds too rich, which may be a few owners only, they would
+// meet each other there. So whoever is new, or has nothing, leaves odd leases to nobody and asks everywhere above the
+// floor (scatter). Whoever has something and has seen the others do the same goes to the richest: they are what is left to be
+// done.
+func (p *planner) imbalance(workers []string, share map[string]int) (lack, excess map[string]int, scatter bool) {
+	me, floor := p.v.worker, p.total/len(p.workers)
+	isNew := p.has(me) == 0 || p.v.now-p.v.since < p.v.failover/3
+	scatter = p.weighed[me] < floor && isNew
+	lack, excess = map[string]int{}, map[string]int{}
 	for _, w := range workers {
-		switch n := share[w] - p.weighed[w]; {
+		want := share[w]
+		if scatter && w != me {
+			want = floor
+		}
+		switch n := want - p.weighed[w]; {
 		case w == me:
 			lack[w] = min(n-p.coming, p.room)
 		case n > 0 && !p.kcl[w]:
 			lack[w] = n
 		case n < 0:
-			excess[w] = -n
+			excess[w] = max(0, p.has(w)-want)
 		}
 	}
-	fewest, alone := p.total/len(p.workers), len(lack) == 1
-	for _, w := range workers {
-		// Others like us, whom we do not see, would all ask the same owner, if we left the odd leases to those that
-		// shares has found for them.
-		if n := p.weighed[w] - fewest; alone && p.weighed[me] < fewest && w != me && n > 0 {
-			excess[w] = n
-		}
+	return lack, excess, scatter
+}
+
+// leaveToOwners takes out of the candidates what suits their owners best. An owner with two leases where everybody gets
+// one has one to give; if one asker wanted this and another that, the second would be told so only by a refusal, after a
+// renewal period. When both want the same the second one's write fails at once, and it looks elsewhere.
+// Those that scatter leave a quarter at most: when they are many, there is more to give than it seems, and they would only
+// get in each other's way.
+func leaveToOwners(candidates map[string]string, excess map[string]int, scatter bool) {
+	has := map[string][]string{}
+	for key, owner := range candidates {
+		has[owner] = append(has[owner], key)
 	}
-	mine := match(candidates, lack, excess)[me]
-	for _, key := range mine[:min(len(mine), p.burst(len(candidates)))] {
-		p.d.ask = append(p.d.ask, p.known[key].lease)
+	for owner, keys := range has {
+		sortFor(owner, keys)
+		left := max(0, len(keys)-excess[owner])
+		if scatter {
+			left = min(left, (len(keys)+3)/4)
+		}
+		for _, key := range keys[:left] {
+			delete(candidates, key)
+		}
 	}
 }
 
@@ -156,10 +190,13 @@ func judgeAsks(known map[string]observation, v view, asked []Lease) (grant, refu
 		}
 		l := left[next]
 		left = slices.Delete(left, next, next+1)
-		mine, theirs := r.weighed[v.worker], r.weighed[l.Ask]
+		mine, theirs := r.has(v.worker), r.has(l.Ask)
 		// With a difference of one the two would only change places. A newcomer gets no more than its share, since there
-		// may be others whose asks have not been seen yet; who has been here longer knows that some want no more.
-		if l.Ended() || isBlocked(l, known) || mine-theirs < 2 || mine-1 < fewest || theirs >= most && !isSettled(l.Ask, known, v, len(r.workers)) {
+		// may be others whose asks have not been seen yet; who has been here longer knows that some want no more. What else
+		// it asks for counts in the order of the keys: if all its owners took the asks at the others for granted, each would
+		// leave it to the others to grant theirs.
+		if l.Ended() || isBlocked(l, known) || mine-theirs < 2 || mine-1 < fewest ||
+			theirs+r.hopesBefore(l) >= most && !isSettled(l.Ask, known, v, len(r.workers)) {
 			refuse = append(refuse, l)
 			continue
 		}
@@ -168,6 +205,16 @@ func judgeAsks(known map[string]observation, v view, asked []Lease) (grant, refu
 		r.weighed[l.Ask]++
 	}
 	return grant, refuse
+}
+
+// hopesBefore is how many other leases the asker asks for whose keys come before this one's.
+func (r roster) hopesBefore(l Lease) (n int) {
+	for _, key := range r.hopes[l.Ask] {
+		if key < l.Key {
+			n++
+		}
+	}
+	return n
 }
 
 // isSettled tells whether the worker has had a lease for so long that it knows the others.

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -121,5 +122,135 @@ func TestHowAsksAreAnswered(t *testing.T) {
 	ended[0].Checkpoint = at(checkpoint.ShardEnd)
 	if grant, refuse := judgeAsks(known, v, ended); len(grant) != 0 || len(refuse) != 1 {
 		t.Error("an ended lease is of no use to D")
+	}
+}
+
+// fleet are leases of workers as all of them see them: so many for each, in the order of the names.
+func fleet(holds map[string]int) (known map[string]observation) {
+	known = map[string]observation{}
+	for _, w := range slices.Sorted(maps.Keys(holds)) {
+		for range holds[w] {
+			l := of(w, len(known))
+			known[l.Key] = observation{lease: l, seenAt: 99 * sec, movedAt: 99 * sec}
+		}
+	}
+	return known
+}
+
+// judged lets each owner decide over the asks of one worker, one lease of each of the owners, and returns how many it gets.
+// Everybody has seen all the asks in a scan.
+func judged(known map[string]observation, asker string, owners ...string) (granted int) {
+	asked := map[string]Lease{}
+	for key, o := range known {
+		if slices.Contains(owners, o.lease.Owner) {
+			if l, ok := asked[o.lease.Owner]; !ok || key < l.Key {
+				asked[o.lease.Owner] = o.lease
+			}
+		}
+	}
+	for owner, l := range asked {
+		l.Ask, l.AskAt = asker, l.Counter
+		asked[owner] = l
+		o := known[l.Key]
+		o.lease = l
+		known[l.Key] = o
+	}
+	for owner, l := range asked {
+		v := planOf(owner, 100*sec)
+		for key, o := range known {
+			v.busy[key] = o.lease.Owner == owner
+		}
+		maps.DeleteFunc(v.busy, func(_ string, mine bool) bool { return !mine })
+		grant, _ := judgeAsks(known, v, []Lease{l})
+		granted += len(grant)
+	}
+	return granted
+}
+
+// A worker asks several owners. When each took it for granted that the others grant theirs, all would refuse; when none
+// thought of the others, all would grant what is too much.
+func TestOwnersDoNotLeaveAnAskerToEachOther(t *testing.T) {
+	if n := judged(fleet(map[string]int{"A": 5, "B": 2, "C": 5, "D": 5, "E": 4}), "B", "A", "C", "D"); n != 3 {
+		t.Errorf("who has two, where everybody has four or five, gets %d of the three that it asked for", n)
+	}
+	if n := judged(fleet(map[string]int{"A": 6, "B": 4, "C": 6, "D": 4}), "B", "A", "C"); n != 1 {
+		t.Errorf("who lacks one and asks for two gets %d", n)
+	}
+}
+
+// What a worker has only asked for, it cannot give.
+func TestHopesAreNotGiven(t *testing.T) {
+	known := fleet(map[string]int{"A": 8, "B": 5, "C": 2})
+	v := planOf("B", 100*sec)
+	v.asked = map[string]time.Duration{}
+	asked := Lease{}
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		switch o := known[key]; o.lease.Owner {
+		case "A":
+			if len(v.asked) < 2 {
+				v.asked[key] = 100 * sec
+			}
+		case "B":
+			v.busy[key] = true
+			asked = o.lease
+		}
+	}
+	asked.Ask, asked.AskAt = "C", asked.Counter
+	if grant, _ := judgeAsks(known, v, []Lease{asked}); len(grant) != 0 {
+		t.Error("the third worker is given one of five, which are a fair share")
+	}
+}
+
+// Workers that do not see each other want the same of an owner that has one to give: the second one's write fails at once,
+// where another lease would be refused after a renewal period.
+func TestAskersThatDoNotSeeEachOtherMeetAtOneLease(t *testing.T) {
+	known := fleet(map[string]int{"A": 2, "B": 1, "C": 1})
+	first := ""
+	for i := range 20 {
+		ask := makePlan(known, planOf(fmt.Sprint("new", i), 100*sec)).ask
+		if len(ask) != 1 || ask[0].Owner != "A" || first != "" && ask[0].Key != first {
+			t.Fatalf("worker %d asks for %v, want one lease of A, as the others do (%s)", i, ask, first)
+		}
+		first = ask[0].Key
+	}
+	// Only a refusal makes it look at the other one, when a scan has shown that there is still one too many.
+	o := known[first].refused(9*sec, 100*sec)
+	known[first] = o
+	if d := makePlan(known, planOf("new0", 100*sec)); len(d.ask) != 0 || !d.contested {
+		t.Errorf("after a refusal, without a scan in between: asks for %v, contested %v", d.ask, d.contested)
+	}
+	o.tried = false
+	known[first] = o
+	if ask := makePlan(known, planOf("new0", 100*sec)).ask; len(ask) != 1 || ask[0].Owner != "A" || ask[0].Key == first {
+		t.Errorf("after a refusal and a scan: asks for %v", ask)
+	}
+}
+
+// Who has a lease and has had the time to see the others leaves odd leases where they are, and asks the richest.
+func TestOnlyWhoIsNewOrHasNothingAsksForOddLeases(t *testing.T) {
+	known := fleet(map[string]int{"A": 4, "B": 3, "C": 3, "D": 1})
+	for i, c := range []struct {
+		since time.Duration
+		odd   bool
+	}{{100 * sec, true}, {90 * sec, false}} {
+		odd := false
+		for n := range 20 { // other names, other tastes
+			v := planOf(fmt.Sprint("D", n), 100*sec)
+			v.since = c.since
+			mine := maps.Clone(known)
+			for key, o := range mine {
+				if o.lease.Owner == "D" {
+					o.lease.Owner, o.lease.Acquisition = v.worker, v.worker+"#1"
+					mine[key] = o
+					v.busy[key] = true
+				}
+			}
+			for _, l := range makePlan(mine, v).ask {
+				odd = odd || l.Owner != "A"
+			}
+		}
+		if odd != c.odd {
+			t.Errorf("case %d: asks for odd leases: %v", i, odd)
+		}
 	}
 }

@@ -38,9 +38,12 @@ type simulated struct {
 	asked   map[string]time.Duration
 	giving  map[string]string
 	stoleAt time.Duration
+	since   time.Duration
 	thefts  []time.Duration
 	scanned bool
 	dead    bool
+	// refused is set when an ask was refused since the last scan: the plan after that asks for another scan.
+	refused bool
 	plan    decisions
 }
 
@@ -74,7 +77,7 @@ func (s *simulation) addWorkers(n int, edit ...func(*simulated)) {
 func (w *simulated) view() view {
 	return view{
 		worker: w.name, stream: testStream, failover: w.s.failover, max: w.max, busy: w.busy, asked: w.asked, giving: w.giving,
-		stoleAt: w.stoleAt, now: w.s.now,
+		stoleAt: w.stoleAt, since: w.since, now: w.s.now,
 		isOwn:   func(l Lease) bool { return l.Acquisition == w.name+"#own" },
 		mayTake: func(l Lease) bool { return !l.Ended() },
 	}
@@ -99,9 +102,10 @@ func (s *simulation) round() {
 			seen = s.previous
 		}
 		if !w.scanned {
-			w.scanned, w.stoleAt, seen = true, s.now, snapshot // the first scan is consistent
+			w.scanned, w.since, w.stoleAt, seen = true, s.now, s.now, snapshot // the first scan is consistent
 		}
 		w.known = observe(w.known, slices.Collect(maps.Values(seen)), s.failover, s.now)
+		w.refused = false
 		for key := range w.asked {
 			// Whoever asks looks at the lease all the time: another may have taken it, or its shard has ended.
 			if l := s.table[key]; l.Ask != w.name {
@@ -120,8 +124,9 @@ func (s *simulation) round() {
 		s.renew(half)
 		s.now += s.failover / 6
 		for _, w := range s.alive() {
-			if w.plan.contested {
+			if w.plan.contested || w.refused {
 				s.rescans++
+				w.refused = false
 				w.known = observe(w.known, slices.Collect(maps.Values(s.table)), s.failover, s.now)
 			}
 		}
@@ -286,6 +291,7 @@ func (w *simulated) answer(l Lease, give bool) {
 		w.known[l.Key] = corrected(l, s.now)
 	} else {
 		b.known[l.Key] = observation{lease: l, seenAt: s.now}.refused(s.failover, s.now)
+		b.refused = true
 	}
 	s.table[l.Key] = l
 }
