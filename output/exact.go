@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -171,11 +172,39 @@ func (l *lane) settled(entries []entry) {
 		case e.class == transient:
 			t.missing = true
 			t.doubt = t.doubt || e.doubtful || e.generation != nil && e.generation.suspect.Load()
+			if e.generation != nil && !slices.Contains(t.waited, e.generation) {
+				t.waited = append(t.waited, e.generation)
+			}
 		}
 	}
 	for _, t := range l.tracks {
 		t.missing = false
 	}
+}
+
+// judge looks, before anything is sent through the places, at the generations whose receipts were not waited for, since the
+// caller's context had ended. The client may have told of a message that was left out only after that, and what is sent
+// again would be taken for a duplicate. A generation that has a successor is closed, and nothing more comes to be known of
+// it; receipts of one that lives are judged when they come.
+func (l *lane) judge(places []*place) error {
+	var err error
+	for _, p := range places {
+		t := p.track
+		if t == nil {
+			continue
+		}
+		t.waited = slices.DeleteFunc(t.waited, func(g *generation) bool {
+			if g == p.generation {
+				return false
+			}
+			if g.suspect.Load() {
+				t.doubt = true
+				err = fmt.Errorf("writing to %s: %w", t.partition.name, errLeftOut)
+			}
+			return true
+		})
+	}
+	return err
 }
 
 // receivedExact is what the callback notes with de-duplication. An id of -1:-1 says that the broker has stored the number,

@@ -61,6 +61,9 @@ type track struct {
 	fresh     int64            // the lowest ordinal that Pulsar had no number above, -1 for none; see lane.overtaken
 	doubt     bool
 	missing   bool // used by settled alone
+	// waited holds the generations of which a receipt was not waited for. What is known of them by now is not all: see
+	// lane.judge.
+	waited []*generation
 }
 
 func newLanes(s *session) *lanes {

@@ -234,6 +234,12 @@ func (w *writing) dispatch(ctx context.Context) (sent bool, err error) {
 	if err := w.admit(ctx, places); err != nil {
 		return false, err
 	}
+	if w.lane != nil {
+		if err := w.lane.judge(places); err != nil {
+			w.flight.leave()
+			return false, err
+		}
+	}
 	// From here to the end of the loop nothing waits: the attempts are locked, so their acks do.
 	end, err := attempt.Begin(w.output, w.attempts...)
 	if err != nil {
