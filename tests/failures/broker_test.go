@@ -78,7 +78,7 @@ func aTopicIsTerminated(t *testing.T, broker *stack.PulsarService) {
 	w.settled()
 	w.admin("POST", w.topicPath("/terminate"), nil)
 	w.feed(300)
-	p.notReady("erminated")
+	p.notReadyWhileFed("erminated")
 	w.earlier = w.read()
 	w.admin("DELETE", w.topicPath("?force=true"), nil) // it is made again by the first who uses it
 	p.ready()
@@ -113,7 +113,7 @@ func aTopicIsMadeAnew(t *testing.T, broker *stack.PulsarService) {
 	w.admin("POST", w.namespacePath("/autoTopicCreation"), map[string]any{"allowAutoTopicCreation": false})
 	w.admin("DELETE", w.topicPath("/partitions?force=true"), nil)
 	w.feed(300)
-	p.notReady("orders")
+	p.notReadyWhileFed("orders")
 	w.partitions = 2
 	w.createTopic()
 	p.ready()
@@ -131,13 +131,7 @@ func quota(t *testing.T, broker *stack.PulsarService, policy string) {
 	w.feed(100)
 	w.settled()
 	w.admin("POST", w.namespacePath("/backlogQuota?backlogQuotaType=destination_storage"), map[string]any{"limitSize": 2000, "limitTime": -1, "policy": policy})
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-		if code, _ := p.get("/ready"); code == 503 {
-			break
-		}
-		w.feed(20)
-	}
-	p.notReady("uota")
+	p.notReadyWhileFed("uota")
 	w.admin("POST", w.topicPath("/subscription/slow/skip_all"), nil)
 	w.admin("DELETE", w.namespacePath("/backlogQuota?backlogQuotaType=destination_storage"), nil)
 	p.ready()
@@ -157,7 +151,7 @@ func aPermissionIsWithdrawn(t *testing.T, broker *stack.PulsarService) {
 	w.admin("DELETE", w.namespacePath("/permissions/writer"), nil)
 	w.admin("PUT", w.topicPath("/unload"), nil)
 	w.feed(300)
-	p.notReady("uthoriz")
+	p.notReadyWhileFed("uthoriz")
 	grant()
 	p.ready()
 	w.feed(100)
@@ -178,7 +172,7 @@ func aSchemaIsEnforced(t *testing.T, broker *stack.PulsarService) {
 	w.admin("POST", w.namespacePath("/schemaValidationEnforced"), true)
 	w.admin("PUT", w.topicPath("/unload"), nil)
 	w.feed(300)
-	p.notReady("chema")
+	p.notReadyWhileFed("chema")
 	w.admin("POST", w.namespacePath("/schemaValidationEnforced"), false)
 	p.ready()
 	w.feed(100)
@@ -192,14 +186,15 @@ func aSchemaIsEnforced(t *testing.T, broker *stack.PulsarService) {
 func aTopicsOwnLimitOfSize(t *testing.T, broker *stack.PulsarService) {
 	w := newWorld(t, broker, 0)
 	w.admin("POST", w.topicPath("/maxMessageSize"), 50_000)
-	time.Sleep(time.Second) // a policy comes to the topic by way of another topic
 	p := w.run(config{pulsar: "compression: none"})
 	w.feed(100)
 	w.settled()
-	_, err := w.kinesis.Put(streamName, "key-1", []byte(strings.Repeat("x", 100_000)))
-	must(t, err)
-	w.feed(100)
-	w.eventually("the gauge", func() bool { return p.blocked() == 1 })
+	// A policy comes to the topic by way of another topic, at its own time.
+	w.whileFed("the gauge", func() bool { return p.blocked() == 1 }, func() {
+		_, err := w.kinesis.Put(streamName, "key-1", []byte(strings.Repeat("x", 100_000)))
+		must(t, err)
+		w.feed(20)
+	})
 	w.eventually("a warning", func() bool { return p.logs.count("level=warning", "orders") > 0 })
 	w.admin("DELETE", w.topicPath("/maxMessageSize"), nil)
 	w.feed(100)

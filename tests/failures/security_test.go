@@ -89,8 +89,7 @@ func aTokenExpires(t *testing.T, broker *stack.PulsarService) {
 		t.Errorf("%d warnings though the token was replaced in time", n)
 	}
 	time.Sleep(life) // it runs out
-	w.feed(100)
-	p.notReady("uthenticat")
+	p.notReadyWhileFed("uthenticat")
 	valid(time.Hour)
 	p.ready()
 	w.feed(100)

@@ -183,6 +183,22 @@ func (w *world) eventually(what string, holds func() bool) {
 	}
 }
 
+// whileFed polls a condition, and feeds the stream meanwhile.
+func (w *world) whileFed(what string, holds func() bool, feed func()) {
+	w.t.Helper()
+	var fed time.Time
+	w.eventually(what, func() bool {
+		if holds() {
+			return true
+		}
+		if time.Since(fed) >= 500*time.Millisecond {
+			feed()
+			fed = time.Now()
+		}
+		return false
+	})
+}
+
 // settled waits until the checkpoints stand at the last records: then everything is confirmed, and no replay is half way.
 func (w *world) settled() {
 	w.t.Helper()
@@ -353,13 +369,28 @@ func (p *process) get(path string) (int, string) {
 // notReady waits until /ready tells a cause that holds all of the texts.
 func (p *process) notReady(texts ...string) {
 	p.w.t.Helper()
+	p.notReadyBy(p.w.eventually, texts)
+}
+
+// notReadyWhileFed is notReady for a cause that a broker acts on at its own time: until then it takes what comes, and only a
+// record that waits makes a pipeline not ready. So records go on coming.
+func (p *process) notReadyWhileFed(texts ...string) {
+	p.w.t.Helper()
+	p.notReadyBy(func(what string, holds func() bool) {
+		p.w.t.Helper()
+		p.w.whileFed(what, holds, func() { p.w.feed(20) })
+	}, texts)
+}
+
+func (p *process) notReadyBy(wait func(what string, holds func() bool), texts []string) {
+	p.w.t.Helper()
 	var body string
 	defer func() {
 		if p.w.t.Failed() {
 			p.w.t.Logf("/ready says: %s", body)
 		}
 	}()
-	p.w.eventually(fmt.Sprintf("/ready tells %q", texts), func() bool {
+	wait(fmt.Sprintf("/ready tells %q", texts), func() bool {
 		var code int
 		code, body = p.get("/ready")
 		return code == http.StatusServiceUnavailable && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(body, text) })
