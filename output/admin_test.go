@@ -125,7 +125,7 @@ func TestTheAdminAPIIsAskedWhetherTheTopicDeduplicates(t *testing.T) {
 			warns: "admin_url: asking whether the topic de-duplicates: 401 Unauthorized: because of a test; the first message will tell",
 			trial: "admin_url: asking whether the topic de-duplicates: 401",
 		},
-		"it is away": {edit: func(a *adminAPI) { a.Close() }, warns: "connection refused", trial: "connection refused"},
+		"it is away": {edit: func(a *adminAPI) { a.Server.URL = "http://127.0.0.1:1" }, warns: "connection refused", trial: "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

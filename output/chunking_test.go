@@ -111,6 +111,9 @@ func TestMessagesWithLargeProperties(t *testing.T) {
 	}
 }
 
+// onePacket sends a batch in as few packets as it fits into, however long the machine stands still between two messages.
+const onePacket = "producer_batching:\n  max_publish_delay: 1h"
+
 // Packets of small messages with large properties once came out above the limit, which the client refuses whole: the same
 // packet was made again at every replay.
 func TestPacketsLeaveRoomForProperties(t *testing.T) {

@@ -117,7 +117,7 @@ func TestARefusedReconnectShows(t *testing.T) {
 			t.Parallel()
 			b := startBroker(t)
 			o := connected(t, b.URL(), "topic: t")
-			b.SwallowReceipts("t", 1)
+			b.SwallowReceipts("t", pulsartest.Forever)
 			batch, a := newShard().batch("a", "b", "c")
 			waiting := result(o, t.Context(), batch)
 			if _, err := b.WaitForMessages(t.Context(), "t", 3); err != nil {
@@ -211,7 +211,7 @@ func TestADeletedTopicShowsThoughItsProducersAreIdle(t *testing.T) {
 func TestARefusedMessageDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
-	o := connected(t, b.URL(), "topic: t")
+	o := connected(t, b.URL(), "topic: t\n"+onePacket)
 	b.FailSends("t", 1, pulsartest.NotAllowedError, "Exceed maximum message size")
 	batch, a := newShard().batch("a", "b")
 	ctx, cancel := context.WithTimeout(t.Context(), busy)

@@ -58,7 +58,7 @@ func TestANameThatAnotherProcessHoldsIsWaitedFor(t *testing.T) {
 	s := c.newRun()
 	batch, a := s.batch(from(50, 10)...)
 	refused := 0
-	for begin := time.Now(); time.Since(begin) < time.Second; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < time.Second || refused == 0 && time.Since(begin) < busy; time.Sleep(20 * time.Millisecond) {
 		if err := writeOf(t.Context(), o, batch, a); err != nil && passing(err) {
 			refused++
 		}

@@ -2,6 +2,7 @@ package output
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"strconv"
 	"testing"
@@ -14,8 +15,7 @@ import (
 // may be left behind: neither goroutines nor memory may grow with the number of restarts.
 func TestRestartsLeaveNothingBehind(t *testing.T) {
 	const settleIn, restarts = 5, 200
-	// Receipts come late, so that some are outstanding when the broker stops.
-	b := startBroker(t, pulsartest.Sink(func(*pulsartest.View) {}), pulsartest.ReceiptDelay(20*time.Millisecond))
+	b := startBroker(t, pulsartest.Sink(func(*pulsartest.View) {}))
 	if err := b.CreatePartitionedTopic("t", 4); err != nil {
 		t.Fatal(err)
 	}
@@ -27,9 +27,10 @@ func TestRestartsLeaveNothingBehind(t *testing.T) {
 	var goroutines, replays int
 	var memory uint64
 	for i := range restarts {
-		// A batch is on its way when the broker goes, and with every other restart its producers are refused at first, so
-		// that generations end.
+		// A batch is stored and has no receipts when the broker goes, and with every other restart its producers are refused
+		// at first, so that generations end.
 		stored := b.Counters("t").Messages
+		release := b.StallReceipts("t")
 		written := make(chan struct{})
 		go func() {
 			defer close(written)
@@ -44,6 +45,7 @@ func TestRestartsLeaveNothingBehind(t *testing.T) {
 			b.RefuseProducers("t", 4, pulsartest.ProducerBlockedQuotaExceededException, "the backlog is full")
 		}
 		b.Stop()
+		release()
 		if err := b.Restart(); err != nil {
 			t.Fatal(err)
 		}
@@ -55,15 +57,15 @@ func TestRestartsLeaveNothingBehind(t *testing.T) {
 	if replays < restarts/4 {
 		t.Errorf("%d replays: the restarts are about nothing", replays)
 	}
-	n, bytes := footprint(t, b)
-	t.Logf("after %d restarts %d goroutines and %d KiB, after %d restarts %d and %d KiB", settleIn, goroutines, memory>>10, restarts, n, bytes>>10)
-	// What is being closed at the moment comes and goes: two generations' worth, and 2 MiB.
-	if n > goroutines+20 {
-		t.Errorf("%d goroutines more after %d restarts", n-goroutines, restarts-settleIn)
-	}
-	if bytes > memory+2<<20 {
-		t.Errorf("%d KiB more after %d restarts", (bytes-memory)>>10, restarts-settleIn)
-	}
+	// What is being closed at the moment comes and goes: two generations' worth, and 2 MiB. It goes later where the machine is
+	// busy; what is left behind stays.
+	eventually(t, func() error {
+		n, bytes := footprint(t, b)
+		if n > goroutines+20 || bytes > memory+2<<20 {
+			return fmt.Errorf("after %d restarts %d goroutines and %d KiB, after %d restarts %d and %d KiB", settleIn, goroutines, memory>>10, restarts, n, bytes>>10)
+		}
+		return nil
+	})
 }
 
 // footprint is the process's goroutines and live heap when the four producers are there and the old ones gone.

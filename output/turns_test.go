@@ -182,8 +182,8 @@ func TestBatchesInPartsLoseNothing(t *testing.T) {
 			s.deliver(t, o, 0)
 			tc.fail(b)
 			records := from(1, 10)
-			for tries := 0; len(records) > 0; tries++ {
-				if tries == 20 {
+			for deadline := time.Now().Add(busy); len(records) > 0; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
 					t.Fatalf("%v are not delivered", records)
 				}
 				s.confirm(records[0])
@@ -231,12 +231,11 @@ func TestABatchThatIsSentAgainAsAWholeIsStoredOnce(t *testing.T) {
 			fail(b)
 			batch, a := s.batch(from(1, 40)...)
 			err := errors.New("not sent")
-			for tries := 0; err != nil; tries++ {
-				if tries == 20 {
+			for deadline := time.Now().Add(busy); err != nil; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
 					t.Fatal(err)
 				}
 				err = writeOf(t.Context(), o, batch, a)
-				time.Sleep(10 * time.Millisecond)
 			}
 			checkExactly(t, b, "t", 41, true)
 		})

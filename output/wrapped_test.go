@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
@@ -29,7 +28,7 @@ func inStream(t *testing.T, output string) func(context.Context, service.Message
 	ended := make(chan error, 1)
 	go func() { ended <- stream.Run(context.Background()) }()
 	t.Cleanup(func() {
-		if err := stream.StopWithin(10 * time.Second); err != nil {
+		if err := stream.StopWithin(busy); err != nil {
 			t.Error(err)
 		}
 		<-ended
@@ -55,7 +54,7 @@ func TestOutputsThatTryAgainOrElsewhere(t *testing.T) {
 			}
 			send := inStream(t, fmt.Sprintf(wrap, arguments...))
 			write := func(batch service.MessageBatch, a *attempt.Attempt) error {
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), busy)
 				defer cancel()
 				if err := send(ctx, batch); err != nil {
 					return err

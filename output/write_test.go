@@ -47,13 +47,19 @@ func makeOutput(t testing.TB, url, yaml string) *output {
 	return o
 }
 
+// connected returns an output that is connected. Like the engine it tries again where the machine stood still for the ten
+// seconds that the output waits for an answer; where something is wrong it fails at the third try.
 func connected(t testing.TB, url, yaml string) *output {
 	t.Helper()
 	o := makeOutput(t, url, yaml)
-	if err := o.Connect(t.Context()); err != nil {
-		t.Fatalf("connecting: %v", err)
+	var err error
+	for range 3 {
+		if err = o.Connect(t.Context()); err == nil {
+			return o
+		}
 	}
-	return o
+	t.Fatalf("connecting: %v", err)
+	return nil
 }
 
 // shard makes batches as the input does.
