@@ -94,10 +94,16 @@ func TestTwoThatAskForOneLease(t *testing.T) {
 		w, a, _ := lent(t)
 		b, c := w.worker("B").wants(shard0).run(), w.worker("C").wants(shard0).run()
 		w.await("a hand-over", func() bool { return b.held(shard0) != nil || c.held(shard0) != nil })
-		if b.held(shard0) != nil {
-			b.mustHaveIt("10", a, c)
-		} else {
-			c.mustHaveIt("10", a, b)
+		got, other := b, c
+		if c.held(shard0) != nil {
+			got, other = c, b
+		}
+		if h := got.mustHold(shard0); h.Lease().Checkpoint != at("10") || a.held(shard0) != nil || other.held(shard0) != nil {
+			t.Errorf("begins at %s; held by A: %t, by the other: %t", h.Lease().Checkpoint, a.held(shard0) != nil, other.held(shard0) != nil)
+		}
+		// The other wants it still, and may have asked the new owner for it by now.
+		if l := w.read(shard0); l.Owner != got.m.cfg.WorkerID || l.Ask == got.m.cfg.WorkerID {
+			t.Errorf("the item: %+v", l)
 		}
 	})
 }
