@@ -10,7 +10,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"go.uber.org/goleak"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
@@ -18,9 +17,10 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/iamtest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.VerifyTestMain(m) }
 
 // world is a Kinesis with one stream, a DynamoDB, and what an input needs to find them.
 type world struct {

@@ -12,12 +12,12 @@ import (
 	"testing"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"go.uber.org/goleak"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/forget"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.VerifyTestMain(m) }
 
 func parse(t *testing.T, yaml string) (config, error) {
 	t.Helper()

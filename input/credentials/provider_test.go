@@ -13,10 +13,11 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"go.uber.org/goleak"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.VerifyTestMain(m) }
 
 // fakeSTS answers AssumeRole as STS does; what it hands out lives for `lifetime`.
 type fakeSTS struct {

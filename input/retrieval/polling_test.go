@@ -12,12 +12,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
-	"go.uber.org/goleak"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/kpl"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kpltest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
 func TestMain(m *testing.M) {
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.VerifyTestMain(m)
 }
 
 const shard0 = "shardId-000000000000"

@@ -13,12 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/heldport"
 )
 
 // Server is a [DB] listening on a loopback port.
 type Server struct {
 	*DB
 	address string
+	port    *heldport.Port
 
 	mu struct {
 		sync.Mutex
@@ -32,7 +34,12 @@ type Server struct {
 // NewServer starts a server on a free port of 127.0.0.1. It panics when there is none, as httptest does. Close it.
 func NewServer(opts ...Option) *Server {
 	s := &Server{DB: New(opts...)}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := heldport.Hold()
+	if err != nil {
+		panic("dynamotest: " + err.Error())
+	}
+	s.port = port
+	listener, err := port.Listen()
 	if err != nil {
 		panic("dynamotest: listening on a loopback port: " + err.Error())
 	}
@@ -87,12 +94,12 @@ func (s *Server) stop() {
 	s.mu.http = nil
 }
 
-// Restart listens on the same port again. It panics when another process took the port.
+// Restart listens on the same port again. It panics when another process took the port, which none is given on Linux.
 func (s *Server) Restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.http == nil && !s.mu.closed {
-		listener, err := net.Listen("tcp", s.address)
+		listener, err := s.port.Listen()
 		if err != nil {
 			panic("dynamotest: listening on " + s.address + " again: " + err.Error())
 		}
@@ -106,6 +113,7 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.mu.closed = true
 	s.stop()
+	s.port.Release()
 	for _, t := range s.mu.idle {
 		t.CloseIdleConnections()
 	}

@@ -3,7 +3,7 @@ package kcltest_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.VerifyTestMain(m) }

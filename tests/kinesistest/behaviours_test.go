@@ -41,7 +41,7 @@ var behaviours = []struct {
 			k.see("unknown: %s", code(err))
 			_, err = k.DeleteStream(k.Context(), &kinesis.DeleteStreamInput{StreamName: &k.stream})
 			must(k.T, err)
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 				_, err := k.DescribeStreamSummary(k.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: &k.stream})
 				if err != nil || time.Now().After(deadline) {
 					k.see("deleted: %s", code(err))
@@ -335,7 +335,7 @@ var behaviours = []struct {
 			k.see("%d: %t %s", len(list.Consumers), *list.Consumers[0].ConsumerARN == consumer, list.Consumers[0].ConsumerStatus)
 			_, err = k.DeregisterStreamConsumer(k.Context(), &kinesis.DeregisterStreamConsumerInput{ConsumerARN: &consumer})
 			must(k.T, err)
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 				_, err = k.DescribeStreamConsumer(k.Context(), &kinesis.DescribeStreamConsumerInput{StreamARN: &arn, ConsumerName: aws.String("reader")})
 				if err != nil || time.Now().After(deadline) {
 					k.see("gone: %s", code(err))

@@ -50,7 +50,7 @@ func (k *service) create(shards int32) {
 
 func (k *service) awaitActive() {
 	k.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		out, err := k.DescribeStreamSummary(k.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: &k.stream})
 		if err == nil && out.StreamDescriptionSummary.StreamStatus == types.StreamStatusActive {
 			return
@@ -180,7 +180,7 @@ func (k *service) consumer(stream, name string) string {
 	k.Helper()
 	out, err := k.RegisterStreamConsumer(k.Context(), &kinesis.RegisterStreamConsumerInput{StreamARN: &stream, ConsumerName: &name})
 	must(k.T, err)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		d, err := k.DescribeStreamConsumer(k.Context(), &kinesis.DescribeStreamConsumerInput{ConsumerARN: out.Consumer.ConsumerARN})
 		must(k.T, err)
 		if d.ConsumerDescription.ConsumerStatus == types.ConsumerStatusActive {

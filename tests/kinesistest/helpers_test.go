@@ -13,6 +13,9 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
+// patience is how long something may take that comes at once where the machine is not busy.
+const patience = time.Minute
+
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // start is a server with a clock that stands at noon, and a stream "orders".

@@ -10,8 +10,9 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/heldport"
 )
 
 // Option changes what NewServer makes.
@@ -81,7 +82,8 @@ type Server struct {
 	options
 	key      []byte // signs iterators and tokens
 	address  string
-	identity *identity // nil without TLS
+	port     *heldport.Port // nil where the address was given
+	identity *identity      // nil without TLS
 	// of the clients made by Client and HTTP2Client
 	transport, transport2 *http.Transport
 
@@ -116,7 +118,7 @@ func NewServer(opts ...Option) *Server {
 // Listen is NewServer with an error for who has the address from a user.
 func Listen(opts ...Option) (*Server, error) {
 	s := &Server{
-		options:   options{now: time.Now, region: "us-east-1", account: "000000000000", address: "127.0.0.1:0"},
+		options:   options{now: time.Now, region: "us-east-1", account: "000000000000"},
 		key:       make([]byte, 32),
 		streams:   map[string]*stream{},
 		counts:    map[Call]int{},
@@ -132,7 +134,7 @@ func Listen(opts ...Option) (*Server, error) {
 		s.transport.TLSClientConfig = &tls.Config{RootCAs: s.identity.pool}
 	}
 	rand.Read(s.key)
-	listener, err := net.Listen("tcp", s.options.address)
+	listener, err := s.listen()
 	if err != nil {
 		return nil, fmt.Errorf("kinesistest: listening: %w", err)
 	}
@@ -147,6 +149,24 @@ func (s *Server) URL() string {
 		return "https://" + s.address
 	}
 	return "http://" + s.address
+}
+
+// listen listens where it did before, or where it was told to.
+func (s *Server) listen() (net.Listener, error) {
+	switch {
+	case s.port != nil:
+		return s.port.Listen()
+	case s.address != "":
+		return net.Listen("tcp", s.address)
+	case s.options.address != "":
+		return net.Listen("tcp", s.options.address)
+	}
+	port, err := heldport.Hold()
+	if err != nil {
+		return nil, err
+	}
+	s.port = port
+	return port.Listen()
 }
 
 // serve is called by NewServer, and by Restart with run locked.
@@ -218,12 +238,7 @@ func (s *Server) Restart() error {
 	if s.run.http != nil {
 		return nil
 	}
-	listener, err := net.Listen("tcp", s.address)
-	// The port may have been lent to an outgoing connection of this machine for a moment.
-	for deadline := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-		listener, err = net.Listen("tcp", s.address)
-	}
+	listener, err := s.listen()
 	if err != nil {
 		return fmt.Errorf("kinesistest: listening again: %w", err)
 	}
@@ -236,6 +251,9 @@ func (s *Server) Close() {
 	s.run.Lock()
 	s.run.closed = true
 	s.stop()
+	if s.port != nil {
+		s.port.Release()
+	}
 	s.run.Unlock()
 	s.transport.CloseIdleConnections()
 	s.transport2.CloseIdleConnections()

@@ -53,8 +53,8 @@ func (s *subscribed) next() *types.SubscribeToShardEvent {
 			return nil
 		}
 		return &e.(*types.SubscribeToShardEventStreamMemberSubscribeToShardEvent).Value
-	case <-time.After(20 * time.Second):
-		s.t.Fatal("no event within 20 s")
+	case <-time.After(patience):
+		s.t.Fatal("no event")
 		return nil
 	}
 }
@@ -89,7 +89,7 @@ func (s *subscribed) end() (got []string, last *types.SubscribeToShardEvent, err
 // awaitSubscriptions waits until that many are served: the server learns a little later than the client that one has ended.
 func awaitSubscriptions(t *testing.T, s *Server, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(s.Subscriptions("")) != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); len(s.Subscriptions("")) != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d subscriptions instead of %d", len(s.Subscriptions("")), n)
 		}
@@ -213,11 +213,11 @@ func TestEmptyEventsTellProgressThatCanBeResumedFrom(t *testing.T) {
 	from := subscribeInput(arn, shard0, "AFTER_SEQUENCE_NUMBER")
 	for i := range 3 {
 		clock.Advance(time.Minute)
-		var e *types.SubscribeToShardEvent
-		for range 3 { // the one that is under way may be older than the clock
-			e = sub.next()
+		e := sub.next()
+		for number := *e.ContinuationSequenceNumber; number <= last; number = *e.ContinuationSequenceNumber {
+			e = sub.next() // any number of them may be under way, and older than the clock
 		}
-		if len(e.Records) != 0 || *e.ContinuationSequenceNumber <= last || e.ChildShards != nil || *e.MillisBehindLatest != 0 {
+		if len(e.Records) != 0 || e.ChildShards != nil || *e.MillisBehindLatest != 0 {
 			t.Fatalf("heartbeat %d is %+v after %s", i, e, last)
 		}
 		from.StartingPosition.SequenceNumber = e.ContinuationSequenceNumber
@@ -239,9 +239,19 @@ func TestASubscriptionEndsCleanlyWhenItsLifeIsOver(t *testing.T) {
 			times.Life = 30 * time.Millisecond
 			s, _, _, arn := fanOut(t, 1, append(tr.options, WithSubscriptionTimes(times))...)
 			put(t, s, "k", "a")
-			got, last, err := subscribe(t, tr.client(s), subscribeInput(arn, shard0, "TRIM_HORIZON")).end()
-			if err != nil || !slices.Equal(got, []string{"a"}) || last.ContinuationSequenceNumber == nil {
-				t.Errorf("got %q, %+v, %v", got, last, err)
+			// A life may be over before its first event, on a machine that stands still; the next one has its own chance.
+			for deadline := time.Now().Add(patience); ; {
+				got, last, err := subscribe(t, tr.client(s), subscribeInput(arn, shard0, "TRIM_HORIZON")).end()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if last == nil && time.Now().Before(deadline) {
+					continue
+				}
+				if !slices.Equal(got, []string{"a"}) || last.ContinuationSequenceNumber == nil {
+					t.Errorf("got %q, %+v", got, last)
+				}
+				break
 			}
 		})
 	}

@@ -9,13 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/heldport"
 )
 
 // DefaultMaxMessageSize is the broker's default limit for a message, in bytes, metadata included.
 const DefaultMaxMessageSize = 5 << 20
-
-// restartPatience is how long Restart tries to get its port back: somebody else's connection may have been given it.
-const restartPatience = 5 * time.Second
 
 // ErrRunning is returned when a broker that runs is restarted, ErrClosed when one is that was closed.
 var (
@@ -70,6 +69,7 @@ func Sink(visit func(*View)) Option { return func(s *settings) { s.sink = visit 
 type Broker struct {
 	settings settings
 	address  string
+	port     *heldport.Port
 	readRate atomic.Int64 // bytes a second, 0: unlimited
 	token    atomic.Pointer[string]
 	tasks    sync.WaitGroup
@@ -105,7 +105,12 @@ func NewBroker(options ...Option) *Broker {
 	b.mu.topics = map[string]*topic{}
 	b.mu.sendPlan, b.mu.producerPlan, b.mu.closePlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}, plan{}
 	b.lookupGate, b.receiptGate, b.deliveryGate = newGate(), newGate(), newGate()
-	if err := b.listen("127.0.0.1:0"); err != nil {
+	port, err := heldport.Hold()
+	if err != nil {
+		panic("pulsartest: " + err.Error())
+	}
+	b.port = port
+	if err := b.listen(); err != nil {
 		panic("pulsartest: " + err.Error())
 	}
 	return b
@@ -148,14 +153,7 @@ func (b *Broker) Restart() error {
 	case running:
 		return fmt.Errorf("restarting: %w", ErrRunning)
 	}
-	deadline := time.Now().Add(restartPatience)
-	for {
-		err := b.listen(b.address)
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	return b.listen()
 }
 
 // Close stops the broker for good and waits for its goroutines. What was stored stays readable.
@@ -164,6 +162,7 @@ func (b *Broker) Close() {
 	b.mu.closed = true
 	b.mu.Unlock()
 	b.Stop()
+	b.port.Release()
 }
 
 // DropConnections drops all connections; clients may connect again at once. It returns how many there were.
@@ -240,8 +239,8 @@ func (b *Broker) WaitForMessages(ctx context.Context, topic string, n int) ([]Me
 	return found, nil
 }
 
-func (b *Broker) listen(address string) error {
-	listener, err := net.Listen("tcp", address)
+func (b *Broker) listen() error {
+	listener, err := b.port.Listen()
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

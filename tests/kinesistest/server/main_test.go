@@ -10,12 +10,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
-	"go.uber.org/goleak"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.VerifyTestMain(m) }
 
 // A user starts it, copies what it prints, and finds streams, consumers and records there.
 func TestTheServerServesWhatItPrints(t *testing.T) {
