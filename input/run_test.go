@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/retrieval"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 )
@@ -149,6 +150,45 @@ func TestAnAckOfWithheldRecordsMovesNoPosition(t *testing.T) {
 	})
 }
 
+// Rule 7: `fan_out_fail_fast` acks once for each error, and other outputs may do worse. A second ack of whatever kind must not
+// move the position past a record that is being replayed, let a second batch out beside the one in flight, or bring records
+// back that were delivered.
+func TestOnlyTheFirstAckOfABatchCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := retrieval.NewBudget(64<<20, 1000)
+		s := newStage(t, budget, 10)
+		s.shard.put(2)
+		got, _, first := s.next()
+		expectNumbers(t, got, 1, 2)
+		_ = first(t.Context(), errNack)
+		_ = first(t.Context(), nil)
+		if at := s.lease.position(); at != "TRIM_HORIZON" {
+			t.Fatalf("a late ack without an error moved the position to %s, past what is to be replayed", at)
+		}
+		s.shard.put(1)
+		got, _, second := s.next()
+		expectNumbers(t, got, 1, 2)
+		_ = first(t.Context(), errNack)
+		_ = first(t.Context(), nil)
+		time.Sleep(time.Minute)
+		s.nothingReady("the replay is in flight")
+		_ = second(t.Context(), nil)
+		_ = second(t.Context(), errNack)
+		got, _, third := s.next()
+		expectNumbers(t, got, 3)
+		_ = second(t.Context(), errNack)
+		_ = third(t.Context(), nil)
+		time.Sleep(time.Minute)
+		s.nothingReady("all is delivered")
+		if bytes, records := budget.Held(); bytes != 0 || records != 0 {
+			t.Errorf("%d bytes and %d records are held", bytes, records)
+		}
+		if at := s.lease.position(); at != "3" {
+			t.Errorf("at %s", at)
+		}
+	})
+}
+
 func TestALateAckOfAnEndedRunCountsForTheBudgetOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := retrieval.NewBudget(64<<20, 1000)
@@ -169,6 +209,105 @@ func TestALateAckOfAnEndedRunCountsForTheBudgetOnly(t *testing.T) {
 			t.Fatalf("an ended run moved the position to %s", s.lease.position())
 		}
 	})
+}
+
+// Copies of an ended run's records may still be on their way to the output; they are not sent behind what the next owner sends.
+func TestWhatIsAwayWhenARunEndsIsNotSentAnyMore(t *testing.T) {
+	inBubble(t, 10, func(t *testing.T, s *stage) {
+		s.shard.put(1)
+		_, ids, _ := s.next()
+		closed := false
+		if !ids[0].Attempt().Run().OnClose("output", func() <-chan struct{} { closed = true; return nil }) {
+			t.Fatal("the run is over")
+		}
+		s.run.end()
+		if !closed {
+			t.Error("the output was not told to end the run's producers")
+		}
+		if !attempt.Withhold(ids[0].Attempt()) {
+			t.Error("a record of an ended run would be sent, since its lease has not expired yet")
+		}
+	})
+}
+
+// What waits for its replay is in no queue and in no flight.
+func TestARunThatEndsBeforeAReplayHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := retrieval.NewBudget(64<<20, 1000)
+		s := newStage(t, budget, 10)
+		s.shard.put(3)
+		_, _, ack := s.next()
+		_ = ack(t.Context(), errNack)
+		s.run.end()
+		if bytes, records := budget.Held(); bytes != 0 || records != 0 {
+			t.Errorf("%d bytes and %d records are held for good", bytes, records)
+		}
+	})
+}
+
+// I1, r5.6: where Kinesis says that the shard goes on is checkpointed only when all that was read is confirmed, which is more
+// than what was handed out: a queued record is not known to the tracker yet.
+func TestAnEmptyEventPassesNothingThatIsUnconfirmed(t *testing.T) {
+	inBubble(t, 10, func(t *testing.T, s *stage) {
+		event := retrieval.Read{Reached: checkpoint.Position{Sequence: "50"}, MillisBehindLatest: 0}
+		s.shard.put(2)
+		synctest.Wait()
+		s.run.add(event)
+		if at := s.lease.position(); at != "none" {
+			t.Fatalf("at %s with records in the queue", at)
+		}
+		_, _, ack := s.next()
+		s.run.add(event)
+		if at := s.lease.position(); at != "none" {
+			t.Fatalf("at %s with records in flight", at)
+		}
+		_ = ack(t.Context(), errNack)
+		s.run.add(event)
+		if at := s.lease.position(); at != "TRIM_HORIZON" {
+			t.Fatalf("at %s with records to be replayed", at)
+		}
+		_, _, ack = s.next()
+		_ = ack(t.Context(), nil)
+		s.run.add(event)
+		if at := s.lease.position(); at != "50" {
+			t.Fatalf("at %s, want where the event says that the shard goes on", at)
+		}
+	})
+}
+
+// 25 g: the next owner of a numbered shard learns from the record at its position that nothing was trimmed behind it.
+func TestANumberedShardIsNotMovedToAPositionThatIsNoRecords(t *testing.T) {
+	inBubble(t, 10, func(t *testing.T, s *stage) {
+		event := retrieval.Read{Reached: checkpoint.Position{Sequence: "50"}, MillisBehindLatest: 0}
+		s.run.mu.Lock()
+		s.run.mu.numbered = true
+		s.run.mu.Unlock()
+		s.shard.put(2)
+		_, _, ack := s.next()
+		_ = ack(t.Context(), nil)
+		s.run.add(event)
+		if at := s.lease.position(); at != "2" {
+			t.Errorf("at %s", at)
+		}
+	})
+}
+
+// Rule 2: what grows while the previous batch is away stays within 1 MiB, but for a single record that is larger.
+func TestABatchStaysWithinItsBytes(t *testing.T) {
+	for size, want := range map[int]int{300 << 10: 3, 2 << 20: 1} {
+		inBubble(t, size, func(t *testing.T, s *stage) {
+			s.shard.put(1)
+			_, _, ack := s.next()
+			s.shard.put(9)
+			synctest.Wait()
+			_ = ack(t.Context(), nil)
+			got, _, ack := s.next()
+			if len(got) > want {
+				t.Errorf("a batch of %d records of %d bytes, want %d", len(got), size, want)
+			}
+			_ = ack(t.Context(), nil)
+		})
+	}
 }
 
 func TestReadTroubleIsKnownAndForgotten(t *testing.T) {

@@ -158,6 +158,21 @@ func TestLostAnswerOfAKeepWithAPositionThatHasMovedOn(t *testing.T) {
 	}
 }
 
+// r2.3: a write that DynamoDB has refused was not done and never will be, so it says nothing of how old the lease is. Were
+// its stamp kept as that of an unanswered one, a throttled table would end runs whose renewals succeed.
+func TestARefusedRenewalDoesNotShortenTheLifeOfTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, k, h := holding(t, "1")
+		sent := w.times(isKeep)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.Throttle, When: isKeep, Count: 3})
+		w.await("a renewal that succeeds", func() bool { return len(sent()) == 4 })
+		time.Sleep(time.Millisecond)
+		if want := sent()[3] + k.m.cfg.life(); h.Fence().Deadline() != want {
+			t.Errorf("the fence closes at %s, want %s: the life of the one that was done", h.Fence().Deadline(), want)
+		}
+	})
+}
+
 // I5: nothing may be sent after stamp + F - margin, and the user learns it at that very moment.
 func TestTheFenceClosesInTimeWithoutAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

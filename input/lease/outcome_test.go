@@ -193,3 +193,17 @@ func TestAnAskIsConditionalOnAllThatWasSeen(t *testing.T) {
 		t.Errorf("an ask counts until %v, want 6 renewals", got)
 	}
 }
+
+// r4.5: a lease that somebody else has got meanwhile is not written to.
+func TestAWithdrawalLeavesTheLeasesOfOthersAlone(t *testing.T) {
+	in := withdrawUpdate(Lease{Key: shard0, Counter: 20, Owner: "A", Acquisition: "A#1"}, "B").input("t")
+	if got, want := *in.ConditionExpression, "#kp_ask = :is_kp_ask AND #leaseOwner = :is_leaseOwner"; got != want {
+		t.Errorf("condition %s, want %s", got, want)
+	}
+	if got := value(in.ExpressionAttributeValues[":is_leaseOwner"]); got != "A" {
+		t.Errorf("conditional on the owner %v, want the one who was asked", got)
+	}
+	if got := *in.UpdateExpression; got != "REMOVE #kp_ask, #kp_askAt" {
+		t.Errorf("update: %s", got)
+	}
+}
