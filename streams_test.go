@@ -418,6 +418,38 @@ func TestStreamsModeRefusesWhatLintFinds(t *testing.T) {
 	m.want(http.MethodPost, "/streams", "[ a ]", http.StatusBadRequest)
 }
 
+// Benthos takes a change without looking: a field that does not exist was answered with 200, a value of a wrong type stopped the stream for
+// good, and POST /streams without a body stopped all of them.
+func TestStreamsModeChangesNothingForABadRequest(t *testing.T) {
+	m := startStreamsMode(t, map[string]string{"orders": "orders"})
+	m.eventually("orders are ready", func() bool { return m.call(http.MethodGet, "/orders/ready", "", nil) == http.StatusOK })
+	for _, tc := range []struct{ method, path, body, want string }{
+		{http.MethodPatch, "/streams/orders", `{"output":{"pulsar":{"tpic":"other"}}}`, "tpic"},
+		{http.MethodPatch, "/streams/orders", `{"output":{"pulsar":{"topic":[1]}}}`, "expected string"},
+		{http.MethodPatch, "/streams/orders", `{"input":{"kinesis_pulsar":{"numRetries":"many"}}}`, "numRetries"},
+		{http.MethodPatch, "/streams/orders", `{"input":{"kinesis_pulser":{}}}`, "kinesis_pulser"},
+		{http.MethodPatch, "/streams/orders", `{"output":null}`, "expected object"},
+		{http.MethodPatch, "/streams/orders", "just a text", "mapping"},
+		{http.MethodPatch, "/streams/orders", "", "no body"},
+		{http.MethodPut, "/streams/orders", m.config("orders") + "output: { drop: {} }\n", "output is there twice, first in line 13"},
+		{http.MethodPost, "/streams/two", m.config("orders") + "---\n" + m.config("payments"), "a second config begins here"},
+		{http.MethodPost, "/streams", "", "no body"},
+		{http.MethodPost, "/streams", `{"a":{},"a":{}}`, "a is there twice"},
+	} {
+		var answer string
+		if status := m.call(tc.method, tc.path, tc.body, &answer); status != http.StatusBadRequest || !strings.Contains(answer, tc.want) {
+			t.Errorf("%s %s %s: %d, %s; want %q", tc.method, tc.path, tc.body, status, answer, tc.want)
+		}
+	}
+	var now struct{ Active bool }
+	if status := m.call(http.MethodGet, "/streams/orders", "", &now); status != http.StatusOK || !now.Active {
+		t.Errorf("the stream that was not to be changed: %d, %+v", status, now)
+	}
+	if m.log.has("Streams CRUD Error") {
+		t.Error("a bad request has come as far as Benthos")
+	}
+}
+
 // Whoever allows a buffer is told what it does, as soon as it does it.
 func TestStreamsModeWarnsOfABuffer(t *testing.T) {
 	m := startStreamsMode(t, nil, "lint: { allow: [ buffer-acks-early ] }\n")

@@ -149,6 +149,19 @@ func TestConvertAPulsarOutputAlone(t *testing.T) {
 	wants(t, notes, "output.fallback.0.pulsar.key (changed)")
 }
 
+// A config of this program has a pulsar output, as one of Redpanda Connect has. It was given that one's hashing and its messages without a
+// key: other partitions, and no order.
+func TestConvertLeavesOurOwnConfigsAlone(t *testing.T) {
+	dir := write(t, map[string]string{"ours.yaml": goodInput + goodOutput, "mixed.yaml": "input:\n  broker:\n    inputs:\n      - kinesis_pulsar: { awsKinesisStreamName: s, awsRegion: us-east-1 }\n      - aws_kinesis: { streams: [ old ], region: us-east-1 }\n" + goodOutput})
+	code, out, complaints := run(t, "convert", filepath.Join(dir, "ours.yaml"))
+	if code != 1 || out != "" || !strings.Contains(complaints, "nothing to convert") {
+		t.Errorf("exit code %d: %s%s", code, out, complaints)
+	}
+	if code, out, complaints := run(t, "convert", filepath.Join(dir, "mixed.yaml")); code != 0 || !strings.Contains(out, "awsKinesisStreamName: old") {
+		t.Errorf("one input is old: exit code %d: %s%s", code, out, complaints)
+	}
+}
+
 func TestConvertRefusesWhatIsNoConfig(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                      "neither",
@@ -159,7 +172,7 @@ func TestConvertRefusesWhatIsNoConfig(t *testing.T) {
 		"configs: { awsRegion: r }":             "configs.awsKinesisStreamName",
 		"configs: 3":                            "configs:",
 		"topicName: [ a ]\nconfigs: { awsKinesisStreamName: s }":                                  "topicName: this must be",
-		"topicName: a\n---\ntopicName: b":                                                         "more than one config",
+		"topicName: a\n---\ntopicName: b":                                                         "a second config",
 		"configs: { awsKinesisStreamName: s }":                                                    "topicName",
 		"className: org.apache.pulsar.io.kafka.KafkaSource\nconfigs: { awsKinesisStreamName: s }": "className",
 		"archive: connectors/pulsar-io-kafka.nar\nconfigs: { a: s }":                              "archive",

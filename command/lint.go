@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -179,7 +180,9 @@ func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []b
 	}
 	root, err := lint.ParseYAML(text, nil)
 	if err != nil {
-		if len(found) == 0 {
+		if text := new(lint.TextError); errors.As(err, &text) {
+			found = append(found, finding{level: lint.Error, line: text.Line, what: text.What})
+		} else if len(found) == 0 {
 			found = append(found, finding{level: lint.Error, line: lineOf(err), what: oneLine(err.Error())})
 		}
 		return found, nil

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +50,52 @@ func TestLintLooksAtFilesTogether(t *testing.T) {
 	if code != 1 || !strings.Contains(complaints, "b.yaml(2,") || !strings.Contains(complaints, "already that of stream s") {
 		t.Errorf("exit code %d: %s", code, complaints)
 	}
+}
+
+// YAML's reader keeps one of two equal keys, and Benthos reads one document of a file. Neither says so.
+func TestNothingIsLeftOutOfAConfigInSilence(t *testing.T) {
+	dir := write(t, map[string]string{
+		"key.yaml":    goodInput + "    # and again\n" + goodOutput + goodInput + quiet,
+		"field.yaml":  "input:\n  kinesis_pulsar:\n    awsKinesisStreamName: s\n    awsRegion: us-east-1\n    awsRegion: eu-west-1\n" + goodOutput + quiet,
+		"two.yaml":    "---\n" + goodInput + goodOutput + quiet + "---\n" + goodInput + goodOutput,
+		"cycle.yaml":  "input: &a { kinesis_pulsar: *a }\n" + goodOutput + quiet,
+		"bomb.yaml":   bomb(12) + goodInput + goodOutput + quiet,
+		"one.yaml":    "---\n" + goodInput + goodOutput + "...\n---\n",
+		"merged.yaml": "input:\n  broker:\n    inputs:\n      - kinesis_pulsar: { awsKinesisStreamName: &name s, awsRegion: us-east-1 }\n      - kinesis_pulsar: { awsKinesisStreamName: *name, awsRegion: us-east-1 }\n" + goodOutput,
+	})
+	for file, want := range map[string]string{
+		"key.yaml": "key.yaml(6,1) input is there twice, first in line 1", "field.yaml": "field.yaml(5,1) awsRegion is there twice, first in line 4",
+		"two.yaml": "two.yaml(8,1) a second config begins here", "cycle.yaml": "cycle.yaml(1,1) the alias *a is inside of what it stands for",
+		"bomb.yaml": "bomb.yaml(1,1) its aliases would make it too large",
+	} {
+		for _, command := range []string{"lint", "dry-run", "run", "streams"} {
+			code, out, complaints := run(t, command, filepath.Join(dir, file))
+			if code != 1 || !strings.Contains(out+complaints, want) {
+				t.Errorf("%s %s: exit code %d: %s%s", command, file, code, out, complaints)
+			}
+		}
+		if code, _, complaints := run(t, "convert", filepath.Join(dir, file)); code != 1 || strings.Contains(strings.TrimSpace(complaints), "\n") {
+			t.Errorf("convert %s: exit code %d: %s", file, code, complaints)
+		}
+		if code, _, complaints := run(t, "leases", filepath.Join(dir, file)); code != 1 || strings.Contains(strings.TrimSpace(complaints), "\n") {
+			t.Errorf("leases %s: exit code %d: %s", file, code, complaints)
+		}
+	}
+	for _, file := range []string{"one.yaml", "merged.yaml"} {
+		if code, _, complaints := run(t, "lint", filepath.Join(dir, file)); code != 0 || complaints != "" {
+			t.Errorf("%s: exit code %d: %s", file, code, complaints)
+		}
+	}
+}
+
+// bomb is a small text that aliases make a large one.
+func bomb(levels int) string {
+	var b strings.Builder
+	b.WriteString("x0: &x0 [ a, a, a, a, a, a, a, a, a, a ]\n")
+	for i := range levels {
+		fmt.Fprintf(&b, "x%d: &x%d [ *x%d, *x%d, *x%d, *x%d, *x%d, *x%d, *x%d, *x%d, *x%d, *x%d ]\n", i+1, i+1, i, i, i, i, i, i, i, i, i, i)
+	}
+	return b.String()
 }
 
 func TestLintReadsTheBlocksOfMarkdown(t *testing.T) {

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -50,6 +52,27 @@ func (s *start) arguments(c *cli.Context) error {
 	if s.streams {
 		s.streamFiles = streamFiles(c.Args().Slice())
 	}
+	mains := c.StringSlice("observability")
+	if c.Command.Name == "run" {
+		mains = c.Args().Slice()
+	}
+	return s.texts(slices.Concat(mains, s.streamFiles, s.resourceFiles))
+}
+
+// texts looks at the files that are about to be read for what cannot be seen any more when they have been: keys that are there twice, and
+// documents behind the first. What is wrong with them otherwise is for Benthos to tell.
+func (s *start) texts(files []string) error {
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || s.chilled || bytes.HasPrefix(text, []byte(lintDisabled)) {
+			continue
+		}
+		if _, err := lint.ParseYAML(text, nil); err != nil {
+			if found := new(lint.TextError); errors.As(err, &found) {
+				return fmt.Errorf("%w; --chilled would run it all the same: %s", errFindings, finding{line: found.Line, what: found.What}.in(file))
+			}
+		}
+	}
 	return nil
 }
 
@@ -75,7 +98,7 @@ func (s *start) parsed(config *service.ParsedConfig) error {
 	found := lint.Check(main)
 	if s.streams {
 		s.gate = &gate{
-			catalog: catalog, log: config.Resources().Logger(), chilled: s.chilled,
+			schema: s.Schema(), catalog: catalog, log: config.Resources().Logger(), chilled: s.chilled,
 			resources: append(resources, lint.Resources{File: "the service's config", Root: root}), allowed: main.Allowed(),
 		}
 		if s.api {

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -32,6 +33,7 @@ type endpoints interface {
 // gate holds the configs of streams mode against the rules over a whole config: those in files before they are started, and those
 // that come over HTTP before they are created or changed. Benthos checks streams field by field, and has no hook for more.
 type gate struct {
+	schema    *service.ConfigSchema
 	catalog   *lint.Catalog
 	log       *service.Logger
 	chilled   bool
@@ -97,20 +99,34 @@ func (g *gate) stream(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	root, err := lint.ParseYAML(body, nil)
-	if err == nil && r.Method == http.MethodPatch {
-		root, err = g.patched(r, root)
+	if r.Method == http.MethodPatch && len(bytes.TrimSpace(body)) == 0 {
+		http.Error(w, "Error: the request has no body: send the fields to change", http.StatusBadRequest)
+		return
 	}
-	if err == nil { // what cannot be read is told by the API itself
-		found := lint.Check(g.read(root))
-		if r.Method == http.MethodPatch {
-			for i := range found {
-				found[i].Line = 0 // lines of a text that nobody has written
-			}
+	root, err := lint.ParseYAML(body, nil)
+	if r.Method == http.MethodPatch && errors.Is(err, lint.ErrNoMapping) {
+		http.Error(w, "Error: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	var found []lint.Finding
+	if err == nil && r.Method == http.MethodPatch {
+		if root, err = g.patched(r, root); err == nil {
+			found = g.fields(root)
 		}
-		if g.refused(w, r, map[string][]lint.Finding{"": found}) {
-			return
+	}
+	switch wrong := new(lint.TextError); {
+	case errors.As(err, &wrong):
+		found = append(found, ofText(wrong))
+	case err == nil: // what cannot be read is told by the API itself
+		found = append(found, lint.Check(g.read(root))...)
+	}
+	if r.Method == http.MethodPatch && err == nil {
+		for i := range found {
+			found[i].Line = 0 // lines of a text that nobody has written
 		}
+	}
+	if g.refused(w, r, map[string][]lint.Finding{"": found}) {
+		return
 	}
 	g.api.HandleStreamCRUD(w, r)
 }
@@ -125,7 +141,15 @@ func (g *gate) set(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if root, err := lint.ParseYAML(body, nil); err == nil {
+	if len(bytes.TrimSpace(body)) == 0 { // which Benthos takes for an empty set, and stops all streams
+		http.Error(w, "Error: the request has no body: send an object of configs by ids; {} is the set without a stream", http.StatusBadRequest)
+		return
+	}
+	root, err := lint.ParseYAML(body, nil)
+	if wrong := new(lint.TextError); errors.As(err, &wrong) && g.refused(w, r, map[string][]lint.Finding{"": {ofText(wrong)}}) {
+		return
+	}
+	if err == nil {
 		byID := map[string]yaml.Node{}
 		if root.Decode(&byID) == nil {
 			ids := slices.Sorted(maps.Keys(byID))
@@ -144,6 +168,28 @@ func (g *gate) set(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	g.api.HandleStreamsCRUD(w, r)
+}
+
+// fields is what Benthos' own lint finds in a config that came about by a change. Its API checks what it is sent with POST and PUT, and
+// not what PATCH makes of a stream: a field that does not exist was taken as changed, and a value of a wrong type ended the stream.
+func (g *gate) fields(root *yaml.Node) (found []lint.Finding) {
+	text, err := yaml.Marshal(root)
+	if err != nil {
+		return nil
+	}
+	lints, err := g.schema.NewStreamConfigLinter().SetSkipEnvVarCheck(true).LintYAML(text)
+	if err != nil {
+		return []lint.Finding{{Rule: "fields", Level: lint.Error, Path: "the stream with the changes", What: oneLine(err.Error())}}
+	}
+	for _, l := range lints {
+		found = append(found, lint.Finding{Rule: "fields", Level: lint.Error, Path: "the stream with the changes", What: l.What})
+	}
+	return found
+}
+
+// ofText is what is wrong with a text as a finding.
+func ofText(e *lint.TextError) lint.Finding {
+	return lint.Finding{Rule: "text", Level: lint.Error, Path: "the config", Line: e.Line, Column: 1, What: e.What}
 }
 
 // body reads a request's body, and leaves it to be read again.

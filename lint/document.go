@@ -15,17 +15,18 @@ import (
 var variable = regexp.MustCompile(`\$\{([0-9A-Za-z_.]+)(?::((?:\$\{[^}]+\}|[^}])*))?\}`)
 
 // ParseYAML reads a config as text, with environment variables put in as Benthos does. Lookup is os.LookupEnv, or something
-// in its place; a variable that is not set and has no default stays as it is, and is not looked at any closer.
+// in its place; a variable that is not set and has no default stays as it is, and is not looked at any closer. The error is a
+// [*TextError] where YAML itself sees nothing wrong.
 func ParseYAML(text []byte, lookup func(string) (string, bool)) (*yaml.Node, error) {
 	if lookup == nil {
 		lookup = os.LookupEnv
 	}
 	expanded := expand(text, lookup, func(found string) string { return found })
-	var root yaml.Node
-	if err := yaml.Unmarshal([]byte(expanded), &root); err != nil {
+	root, err := ParseText([]byte(expanded))
+	if err != nil {
 		return nil, fmt.Errorf("reading YAML: %w", err)
 	}
-	return document(&root)
+	return document(root)
 }
 
 // expand puts environment variables in; unset says what stands for one that is not set and has no default.
@@ -68,7 +69,8 @@ func ParseValue(v any) (*yaml.Node, error) {
 	return document(&root)
 }
 
-var errNoMapping = errors.New("a config is a mapping: input, pipeline, output")
+// ErrNoMapping is returned for a config that is a list, a text or a number.
+var ErrNoMapping = errors.New("a config is a mapping: input, pipeline, output")
 
 func document(n *yaml.Node) (*yaml.Node, error) {
 	if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
@@ -78,7 +80,7 @@ func document(n *yaml.Node) (*yaml.Node, error) {
 		return &yaml.Node{Kind: yaml.MappingNode}, nil // an empty file
 	}
 	if n.Kind != yaml.MappingNode {
-		return nil, errNoMapping
+		return nil, ErrNoMapping
 	}
 	return n, nil
 }

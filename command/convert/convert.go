@@ -10,10 +10,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/lint"
 )
 
 // Options fill in what the other program's config does not say.
@@ -31,6 +32,9 @@ const DefaultURL = "pulsar://localhost:6650"
 
 // ErrUnknown is returned for a config of another kind than those that are known.
 var ErrUnknown = errors.New("this is neither the config of a Pulsar source (configs:, or its keys such as awsKinesisStreamName) nor one of Redpanda Connect or Bento with an aws_kinesis input or a pulsar output")
+
+// ErrOurs is returned for a config of this program: its output could be taken for that of another one, and changed for the worse.
+var ErrOurs = errors.New("it has a kinesis_pulsar input already, so it is a config of this program: there is nothing to convert; lint tells whether it is right")
 
 // Verdict says what became of a field.
 type Verdict string
@@ -62,13 +66,9 @@ type Result struct {
 
 // Convert reads a config in YAML or JSON.
 func Convert(text []byte, o Options) (Result, error) {
-	var root, second yaml.Node
-	documents := yaml.NewDecoder(bytes.NewReader(text))
-	if err := documents.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+	root, err := lint.ParseText(text)
+	if err != nil {
 		return Result{}, fmt.Errorf("reading the config: %w", err)
-	}
-	if documents.Decode(&second) == nil {
-		return Result{}, errors.New("there is more than one config in it (---); give one at a time")
 	}
 	if root.Kind != yaml.DocumentNode || len(root.Content) != 1 || root.Content[0].Kind != yaml.MappingNode {
 		return Result{}, ErrUnknown
@@ -78,7 +78,6 @@ func Convert(text []byte, o Options) (Result, error) {
 	}
 	c := &conversion{options: o}
 	top := root.Content[0]
-	var err error
 	switch {
 	case at(top, "configs") != nil || isConfigs(top):
 		err = c.source(top)

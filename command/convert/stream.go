@@ -12,7 +12,7 @@ import (
 // stream converts a config of Redpanda Connect or Bento. Everything but the two components stays as it is.
 func (c *conversion) stream(top *yaml.Node) error {
 	config := clean(top)
-	found := 0
+	found, ours, others := 0, false, false
 	var failed error
 	var walk func(n *yaml.Node, path string)
 	walk = func(n *yaml.Node, path string) {
@@ -31,6 +31,7 @@ func (c *conversion) stream(top *yaml.Node) error {
 			switch {
 			case key.Value == "aws_kinesis" && isInput(here):
 				found++
+				others = true
 				replacement, err := c.kinesis(value, here)
 				if err != nil {
 					failed = errors.Join(failed, err)
@@ -49,6 +50,8 @@ func (c *conversion) stream(top *yaml.Node) error {
 				broker := newMapping()
 				broker.add("inputs", inputs)
 				key.Value, n.Content[i+1] = "broker", broker.Node
+			case key.Value == "kinesis_pulsar" && isInput(here):
+				ours = true
 			case key.Value == "pulsar" && isOutput(here):
 				found++
 				c.pulsar(value, here)
@@ -60,6 +63,9 @@ func (c *conversion) stream(top *yaml.Node) error {
 	walk(config, "")
 	if failed != nil {
 		return failed
+	}
+	if ours && !others {
+		return ErrOurs
 	}
 	if found == 0 {
 		return ErrUnknown
