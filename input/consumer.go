@@ -69,11 +69,16 @@ func (c *consumer) find(ctx context.Context) error {
 	}
 	name := c.config.consumerName()
 	deadline := time.Now().Add(consumerPatience)
+	var before types.ConsumerStatus
 	for {
 		status, err := c.look(ctx, name)
+		if err != nil && before != "" && ctx.Err() != nil {
+			status, err = before, nil // the wait was ended in the middle of a call
+		}
 		if err != nil {
 			return err
 		}
+		before = status
 		if status == types.ConsumerStatusActive {
 			return nil
 		}

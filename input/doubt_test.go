@@ -107,8 +107,7 @@ func TestR71StartingOverReadsTheNewStreamFromItsBeginning(t *testing.T) {
 		w.put("k", "old")
 		w.read(in, 1, nil)
 		recreate(w, 2)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
+		ctx := w.ctx()
 		for {
 			// What the engine does: read until it is told that the connection is lost, then connect.
 			batch, ack, err := in.ReadBatch(ctx)
@@ -162,7 +161,7 @@ func TestR72ALeaseThatThisStreamDidNotIssueIsGivenBackAndNotTakenAgain(t *testin
 	}
 	w.eventually("the lease is given back", func() bool { return w.lease(shard0, "leaseOwner") == "" })
 	counter := w.lease(shard0, "leaseCounter")
-	time.Sleep(2500 * time.Millisecond) // some scans
+	time.Sleep(w.failover) // some scans
 	if got := w.lease(shard0, "leaseCounter"); got != counter {
 		t.Fatalf("the lease was taken again: its counter went from %s to %s", counter, got)
 	}

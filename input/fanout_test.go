@@ -208,9 +208,17 @@ func TestAConsumerIsWaitedForUntilItIsActive(t *testing.T) {
 		t.Fatalf("got %v", live)
 	}
 	// A start that is ended while it waits names what it waits for.
-	w = newFanWorld(t, 1, kinesistest.WithConsumerDelay(time.Minute))
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
+	w = newFanWorld(t, 1, kinesistest.WithConsumerDelay(time.Hour))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for w.kinesis.Count("DescribeStreamConsumer") < 3 && ctx.Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		cancel()
+	}()
+	defer func() { cancel(); <-ended }()
 	if err := w.input().Connect(ctx); err == nil || !strings.Contains(err.Error(), `"application", which is CREATING`) {
 		t.Fatalf("got %v", err)
 	}
@@ -312,8 +320,8 @@ func TestI8AndI9WithABlockedOutputFanOutHoldsABoundedNumberOfBytesAndEveryLease(
 			}
 		}
 	}
-	// With the shortest failover time, 64 leases are a test of the machine.
-	w.failover = 10 * time.Second
+	// With short failover times, 64 leases are a test of the machine.
+	w.failover = 20 * time.Second
 	in := w.connected("maxBufferedBytes: "+strconv.Itoa(budget), "kinesisRecordProperties: kinesis.shard.id,kinesis.sequence.number")
 	// Every batch is taken, as an engine with enough slots does, and none is acked for now.
 	var acks []service.AckFunc
@@ -346,7 +354,7 @@ func TestI8AndI9WithABlockedOutputFanOutHoldsABoundedNumberOfBytesAndEveryLease(
 		}
 		return true
 	}
-	// A renewal comes within 4 s where the machine is not busy.
+	// A renewal comes within 7 s where the machine is not busy.
 	for began := time.Now(); time.Since(began) < 4*time.Second || !renewed() && time.Since(began) < patience; time.Sleep(20 * time.Millisecond) {
 		held, _ := in.budget.Held()
 		most = max(most, held)

@@ -81,7 +81,11 @@ func TestTheCausesOfAllShards(t *testing.T) {
 		w.dynamodb.Put("application", childItem(child, parent))
 	}
 	want := map[string]cause{children[0]: waitsForParents, children[1]: waitsForParents}
-	w.eventually("the children wait", func() bool { return maps.Equal(in.standing().blocked, want) })
+	w.eventually("the children wait", func() bool {
+		blocked := in.standing().blocked
+		delete(blocked, parent) // which is blocked itself when its batch is away for long
+		return maps.Equal(blocked, want)
+	})
 	_ = ack(context.Background(), nil)
 	w.eventually("all are read", func() bool { return len(in.standing().blocked) == 0 })
 }

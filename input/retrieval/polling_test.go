@@ -41,7 +41,7 @@ func newBench(t *testing.T, options ...kinesistest.Option) *bench {
 	t.Helper()
 	b := &bench{t: t, server: kinesistest.NewServer(options...)}
 	t.Cleanup(b.server.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	b.ctx = ctx
 	if err := b.server.CreateStream("stream", 1); err != nil {
@@ -194,6 +194,7 @@ func TestEveryPassingErrorIsSurvived(t *testing.T) {
 
 func TestAThrottleIsToldAndPausedFor(t *testing.T) {
 	b := newBench(t)
+	b.config.Backoff = time.Hour // nobody waits for it
 	b.put("1")
 	b.server.Inject(kinesistest.Fault{Operation: "GetRecords", Kind: kinesistest.Fail})
 	p := b.reader(horizon())
