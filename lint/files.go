@@ -1,6 +1,8 @@
 package lint
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -10,6 +12,14 @@ var fileFields = []struct{ enabled, path []string }{
 	{[]string{"auth", "token", "enabled"}, []string{"auth", "token", "file"}},
 	{[]string{"auth", "oauth2", "enabled"}, []string{"auth", "oauth2", "private_key_file"}},
 	{nil, []string{"tls", "root_cas_file"}},
+}
+
+// cause is an error without the path, which is told by itself.
+func cause(err error) error {
+	if p := new(fs.PathError); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 var fileRules = []Rule{
@@ -27,7 +37,7 @@ var fileRules = []Rule{
 					}
 					file, err := os.Open(strings.TrimPrefix(path, "file://"))
 					if err != nil {
-						found(o.at(f.path...), join(o.path, "pulsar."+strings.Join(f.path, ".")), "%v; name a file that can be read", err)
+						found(o.at(f.path...), join(o.path, "pulsar."+strings.Join(f.path, ".")), "%.200q cannot be opened: %v; name a file that can be read", path, cause(err))
 						continue
 					}
 					_ = file.Close()

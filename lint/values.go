@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -53,7 +54,7 @@ var valueRules = []Rule{
 					continue
 				}
 				if _, err := time.ParseDuration(s); err != nil {
-					found(v.node, v.path, "%q is no time; write a number with a unit, such as 500ms, 5s or 1m30s", s)
+					found(v.node, v.path, "%.80q is no time; write a number with a unit, such as 500ms, 5s or 1m30s", s)
 				}
 			}
 		},
@@ -67,9 +68,9 @@ func wholeNumber(s string) bool {
 
 func shown(n *yaml.Node) string {
 	if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
-		return strconv.Quote(n.Value) + " in quotes is a text"
+		return fmt.Sprintf("%.80q in quotes is a text", n.Value)
 	}
-	return strconv.Quote(n.Value) + " is a text"
+	return fmt.Sprintf("%.80q is a text", n.Value)
 }
 
 // unquoted tells how to write the value, if it is right but for its quotes.

@@ -138,6 +138,9 @@ func Check(name string, param Secret) error {
 	return err
 }
 
+// className is what a Java class of a package is called.
+var className = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_$][\w$]*)+$`)
+
 // KindOf tells which plugin a class name stands for; no name stands for Static.
 func KindOf(name string) (Kind, error) {
 	switch name = strings.TrimSpace(name); name {
@@ -147,6 +150,10 @@ func KindOf(name string) (Kind, error) {
 		return DefaultChain, nil
 	case AssumeRoleClass, oldAssumeRoleClass:
 		return AssumeRole, nil
+	}
+	if !className.MatchString(name) { // it may be the other field's value, and hold a key
+		return 0, fmt.Errorf("invalid authplugin name, failed to init: %w: it is not the name of a class; what is given to a plugin, such as keys, belongs into awsCredentialPluginParam; write %s or %s here, or leave it out",
+			ErrUnknownPlugin, DefaultChainClass, AssumeRoleClass)
 	}
 	return 0, fmt.Errorf("invalid authplugin name %.200s, failed to init: %w: Java classes cannot be loaded here; write %s or %s, "+
 		`or leave awsCredentialPluginName out and give static keys as {"accessKey":"…","secretKey":"…"} in awsCredentialPluginParam`,

@@ -41,6 +41,7 @@ func TestParseRefuses(t *testing.T) {
 		is                 error
 		says               string
 	}{
+		{"the two fields swapped", `{"accessKey":"AK","secretKey":"topsecret"}`, "", ErrUnknownPlugin, "not the name of a class"},
 		{"a class of somebody else", "com.example.Plugin", "", ErrUnknownPlugin, "invalid authplugin name com.example.Plugin, failed to init"},
 		{"a class in the wrong case", strings.ToLower(DefaultChainClass), "", ErrUnknownPlugin, DefaultChainClass},
 		{"one key alone", "", `{"accessKey":"a"}`, ErrMissingKeys, "Default accessKey and secretKey must be present into json-map if AwsCredentialProviderPlugin not provided"},
@@ -71,6 +72,9 @@ func TestParseRefuses(t *testing.T) {
 		_, err := Parse(c.class, Secret(c.param))
 		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q saying %q", c.name, err, c.is, c.says)
+		}
+		if strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("%s: a key is told: %v", c.name, err)
 		}
 		if check := Check(c.class, Secret(c.param)); fmt.Sprint(check) != fmt.Sprint(err) {
 			t.Errorf("%s: Check says %v, Parse %v", c.name, check, err)
