@@ -62,12 +62,13 @@ func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, e
 	return &clients{
 		kinesis: kinesis.NewFromConfig(shared, func(o *kinesis.Options) {
 			// Only Kinesis': a lease must never wait for records to be decoded (I9).
-			o.HTTPClient = &http.Client{Transport: newBoundedResponses(wholebody.Transport(transport))}
+			o.HTTPClient = &http.Client{Transport: unreachable{newBoundedResponses(wholebody.Transport(transport)), fieldOf(c.Endpoint, "awsEndpoint")}}
 			if c.Endpoint != "" {
 				o.BaseEndpoint = aws.String(c.Endpoint)
 			}
 		}),
 		dynamodb: dynamodb.NewFromConfig(shared, func(o *dynamodb.Options) {
+			o.HTTPClient = &http.Client{Transport: unreachable{wholebody.Transport(transport), fieldOf(c.DynamoEndpoint, "dynamoEndpoint")}}
 			if c.DynamoEndpoint != "" {
 				o.BaseEndpoint = aws.String(c.DynamoEndpoint)
 			}
@@ -75,6 +76,14 @@ func newClients(ctx context.Context, c Config, log *service.Logger) (*clients, e
 		transport: transport,
 		region:    shared.Region,
 	}, nil
+}
+
+// fieldOf is the field of an endpoint that is set.
+func fieldOf(endpoint, field string) string {
+	if endpoint == "" {
+		return ""
+	}
+	return field
 }
 
 func (c *clients) close() { c.transport.CloseIdleConnections() }
