@@ -137,7 +137,8 @@ func (b Binary) inputConfig(c *cli.Context) (input.Config, error) {
 	if err != nil {
 		return input.Config{}, fmt.Errorf("%s: %w", file, err)
 	}
-	if text, err = yaml.Marshal(root); err != nil {
+	// Each component is parsed by itself, where an alias of something outside stands for nothing.
+	if text, err = yaml.Marshal(unaliased(root)); err != nil {
 		return input.Config{}, fmt.Errorf("%s: %w", file, err)
 	}
 	err = b.Schema().NewStreamConfigWalker().WalkComponentsYAML(text, func(w *service.WalkedComponent) error {
@@ -173,6 +174,19 @@ func (b Binary) inputConfig(c *cli.Context) (input.Config, error) {
 		return input.Config{}, fmt.Errorf("%s has several inputs; choose one by --table, which is one of %s", file, strings.Join(tables, ", "))
 	}
 	return input.Config{}, fmt.Errorf("%s: no input has the lease table %s; they have %s", file, c.String("table"), strings.Join(tables, ", "))
+}
+
+// unaliased is a copy in which what an alias stands for is written out.
+func unaliased(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	c := *n
+	c.Anchor, c.Content = "", nil
+	for _, child := range n.Content {
+		c.Content = append(c.Content, unaliased(child))
+	}
+	return &c
 }
 
 func parseInput(fields any) (input.Config, error) {
@@ -223,7 +237,7 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 	if asJSON {
 		return b.printJSON(v)
 	}
-	fmt.Fprintf(b.out(), "table %s, stream %s, %s\n\n", v.Table, v.Stream, v.At.Format(time.DateTime))
+	fmt.Fprintf(b.out(), "table %s, stream %s, %s\n\n", v.Table, v.Stream, moment(v.At))
 	w := tabwriter.NewWriter(b.out(), 0, 0, 2, ' ', 0)
 	lineage := slices.ContainsFunc(v.Rows, func(r leases.Row) bool { return len(r.Parents)+len(r.Children) > 0 })
 	fmt.Fprint(w, "SHARD\tSTATE\tOWNER\tPOSITION\tARRIVED\tBEHIND\tRENEWED")
@@ -236,7 +250,7 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 		if r.Start != "" {
 			position += " = " + r.Start
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s", r.Shard, r.State, owner(r), position, ago(v.At, r.Arrived), behind(r.Lag), ago(v.At, r.Moved))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s", leases.Printable(r.Shard), r.State, owner(r), position, ago(v.At, r.Arrived), behind(r.Lag), ago(v.At, r.Moved))
 		if lineage {
 			fmt.Fprintf(w, "\t%s\t%s", numbers(r.Parents), numbers(r.Children))
 		}
@@ -247,14 +261,14 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 	}
 	for _, r := range v.Rows {
 		if len(r.WaitsFor) > 0 {
-			fmt.Fprintf(b.out(), "\n%s waits for the end of %s", r.Shard, strings.Join(r.WaitsFor, ", "))
+			fmt.Fprintf(b.out(), "\n%s waits for the end of %s", leases.Printable(r.Shard), strings.Join(r.WaitsFor, ", "))
 		}
 		if r.AskedBy != "" {
-			fmt.Fprintf(b.out(), "\n%s is asked for by %s", r.Shard, r.AskedBy)
+			fmt.Fprintf(b.out(), "\n%s is asked for by %s", leases.Printable(r.Shard), leases.Printable(r.AskedBy))
 		}
-		for _, n := range r.Notes {
-			fmt.Fprintf(b.out(), "\n%s: %s", r.Shard, n)
-		}
+	}
+	for _, n := range sameNotes(v.Rows) {
+		fmt.Fprintf(b.out(), "\n%s: %s", n.shards, n.what)
 	}
 	if len(v.KCL3) > 0 {
 		fmt.Fprintf(b.out(), "\nKCL 3.x was here: %s", strings.Join(v.KCL3, ", "))
@@ -267,6 +281,30 @@ func (b Binary) show(v leases.View, asJSON bool) error {
 	}
 	_, err := fmt.Fprintln(b.out())
 	return err
+}
+
+// moment is a time as all columns have it, and as POSITION has its own: of UTC, whoever looks from wherever.
+func moment(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" }
+
+// remark is something that is to be said of several shards.
+type remark struct{ shards, what string }
+
+// sameNotes puts shards of which the same is to be said together: on a table of another stream that is all of them.
+func sameNotes(rows []leases.Row) (found []remark) {
+	of := map[string][]string{}
+	var order []string
+	for _, r := range rows {
+		for _, n := range r.Notes {
+			if of[n] == nil {
+				order = append(order, n)
+			}
+			of[n] = append(of[n], leases.Printable(r.Shard))
+		}
+	}
+	for _, n := range order {
+		found = append(found, remark{leases.Some(of[n]), leases.Printable(n)})
+	}
+	return found
 }
 
 // shortened keeps the end of a sequence number of 56 digits, which is where two of them differ.
@@ -292,9 +330,9 @@ func numbers(shards []string) string {
 
 func owner(r leases.Row) string {
 	if r.Program == "KCL" {
-		return r.Owner + " (KCL)"
+		return leases.Printable(r.Owner) + " (KCL)"
 	}
-	return r.Owner
+	return leases.Printable(r.Owner)
 }
 
 func ago(now time.Time, then *time.Time) string {
@@ -355,7 +393,7 @@ func (b Binary) consumers(c *cli.Context, source leases.Source) error {
 	w := tabwriter.NewWriter(b.out(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "CONSUMER\tSTATUS\tREGISTERED")
 	for _, consumer := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", consumer.Name, consumer.Status, consumer.Created.UTC().Format(time.DateTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", consumer.Name, consumer.Status, moment(consumer.Created))
 	}
 	return w.Flush()
 }
@@ -370,7 +408,7 @@ func (b Binary) deregister(c *cli.Context, source leases.Source) error {
 			continue
 		}
 		if !c.Bool("apply") {
-			fmt.Fprintf(b.out(), "%s, registered %s: whoever reads by it is cut off. Nothing was changed. --apply does it.\n", consumer.Name, consumer.Created.UTC().Format(time.DateTime))
+			fmt.Fprintf(b.out(), "%s, registered %s: whoever reads by it is cut off. Nothing was changed. --apply does it.\n", consumer.Name, moment(consumer.Created))
 			return nil
 		}
 		if err := source.Deregister(c.Context, consumer); err != nil {

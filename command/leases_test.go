@@ -2,6 +2,7 @@ package command_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -59,6 +60,35 @@ func own(t *testing.T, s *services, key, owner string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// On a table of another stream the same line was told of each of its shards, and a name in it could move the cursor.
+func TestLeasesOfAForeignTableStaysReadable(t *testing.T) {
+	s, config, table := leaseTable(t)
+	for i := range 40 {
+		if _, _, err := table.Create(t.Context(), lease.Lease{Key: fmt.Sprintf("shardId-0000000009%02d", i), Checkpoint: checkpoint.Position{Sequence: checkpoint.TrimHorizon}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own(t, s, "shardId-000000000900", "\x1b[2Jowner\nand more")
+	code, out, complaints := run(t, "leases", "--no-lag", config)
+	if code != 0 || complaints != "" {
+		t.Fatalf("exit code %d: %s", code, complaints)
+	}
+	wants(t, out, "shardId-000000000900, shardId-000000000901, shardId-000000000902 and 37 more: Kinesis lists no such shard", `\x1b[2Jowner\nand more (KCL)`, " UTC\n")
+	if strings.Count(out, "Kinesis lists no such shard") != 1 || strings.Contains(out, "\x1b") {
+		t.Errorf("%q", out)
+	}
+}
+
+// An alias of something outside of the input stood for nothing, so that leases refused a config that runs.
+func TestLeasesReadsAConfigWithAliases(t *testing.T) {
+	s, _, _ := leaseTable(t)
+	text := strings.Replace(s.input(), "orders-app", "*app", 1)
+	dir := write(t, map[string]string{"c.yaml": "pipeline: { processors: [ { label: &app orders-app, mapping: root = this } ] }\n" + text + s.output()})
+	if code, out, complaints := run(t, "leases", "--no-lag", filepath.Join(dir, "c.yaml")); code != 0 || !strings.Contains(out, "table orders-app, ") {
+		t.Errorf("exit code %d: %s in %s", code, complaints, text)
 	}
 }
 
@@ -255,7 +285,7 @@ func TestLeasesTellsOfKCL3(t *testing.T) {
 	s.dynamo.Put("orders-app", map[string]types.AttributeValue{"leaseKey": text("Leader"), "entityType": text("LEADER")})
 	_, out, _ := run(t, "leases", config)
 	wants(t, out, "KCL 3.x was here: the table orders-app-CoordinatorState beside this one, items that are no leases (Leader), the client version CLIENT_VERSION_3X",
-		"before a KCL takes the table back: LEADER Leader are no leases")
+		"before a KCL takes the table back: items that are no leases (LEADER Leader)")
 	s.dynamo.Inject(dynamotest.Fault{Operation: "GetItem", Kind: dynamotest.AccessDenied, Count: -1})
 	code, out, _ := run(t, "leases", config)
 	if wants(t, out, "not looked at: GetItem orders-app-CoordinatorState: not permitted", "kcl-worker (KCL)"); code != 0 {

@@ -107,7 +107,7 @@ func (v View) PlanReset(which string, to checkpoint.Position, at time.Time) (pla
 		plan = append(plan, p)
 	}
 	if which != All && !slices.ContainsFunc(v.Rows, func(r Row) bool { return r.Shard == which }) {
-		return nil, fmt.Errorf("resetting %s: %w; the table has %s", which, ErrNoShard, some(v.names()))
+		return nil, fmt.Errorf("resetting %s: %w; the table has %s", which, ErrNoShard, Some(v.names()))
 	}
 	if len(plan) == 0 {
 		return nil, fmt.Errorf("resetting %s: %w: it is there already", which, ErrNothing)

@@ -10,8 +10,10 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
@@ -165,16 +167,16 @@ func Handback(s lease.Snapshot) (notes []string) {
 		foreign = append(foreign, strings.TrimSpace(f.EntityType+" "+f.Key))
 	}
 	if len(evaluated) > 0 {
-		notes = append(notes, fmt.Sprintf("%s at LATEST or AT_TIMESTAMP: a KCL begins there at what that means when it starts, not at the moment that is stored here; wait until they have a position", some(evaluated)))
+		notes = append(notes, fmt.Sprintf("%s at LATEST or AT_TIMESTAMP: a KCL begins there at what that means when it starts, not at the moment that is stored here; wait until they have a position", Some(evaluated)))
 	}
 	if len(foreign) > 0 {
-		notes = append(notes, fmt.Sprintf("%s are no leases: KCL 3.5 and later keeps them here, and every scan of KCL 2.x fails at them; delete them before 2.x comes back", some(foreign)))
+		notes = append(notes, fmt.Sprintf("items that are no leases (%s): KCL 3.5 and later keeps such here, and every scan of KCL 2.x fails at them; delete them before 2.x comes back", Some(foreign)))
 	}
 	if len(handed) > 0 {
-		notes = append(notes, fmt.Sprintf("%s with a checkpointOwner: a hand-over of KCL 3.x that has not ended", some(handed)))
+		notes = append(notes, fmt.Sprintf("%s with a checkpointOwner: a hand-over of KCL 3.x that has not ended", Some(handed)))
 	}
 	for _, b := range s.Broken {
-		notes = append(notes, fmt.Sprintf("%s cannot be understood (%v): KCL 2.x reads no lease at all while it is there", b.Key, b.Err))
+		notes = append(notes, fmt.Sprintf("%s cannot be understood (%v): KCL 2.x reads no lease at all while it is there", Printable(b.Key), b.Err))
 	}
 	return notes
 }
@@ -198,7 +200,7 @@ func traces(m lease.Marks) (all []string) {
 			}
 		}
 		if len(keys) > 0 {
-			all = append(all, fmt.Sprintf(kind.says, some(keys)))
+			all = append(all, fmt.Sprintf(kind.says, Some(keys)))
 		}
 	}
 	if m.ClientVersion != "" {
@@ -207,12 +209,26 @@ func traces(m lease.Marks) (all []string) {
 	return all
 }
 
-// some names the first few.
-func some(names []string) string {
-	slices.Sort(names)
+// Some names the first few, sorted, and counts the others.
+func Some(names []string) string {
+	names = slices.Sorted(slices.Values(names))
 	const few = 3
-	if len(names) > few {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	shown := make([]string, 0, few)
+	for _, n := range names[:min(few, len(names))] {
+		shown = append(shown, Printable(n))
 	}
-	return strings.Join(names, ", ")
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), len(names)-few)
+	}
+	return strings.Join(shown, ", ")
+}
+
+// Printable is a text from a table without anything that moves the cursor of a terminal: whoever may write to a table writes to the
+// screens of those who look at it otherwise.
+func Printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return quoted[1 : len(quoted)-1]
 }
