@@ -207,28 +207,54 @@ func TestAnOrderlyEndFlushesWhatWasSent(t *testing.T) {
 	})
 }
 
+// underWay sends one message through a generation of its own, whose producer has the name.
+func underWay(t *testing.T, o *output, p *fakeProducer, name string) (*generation, *entry) {
+	t.Helper()
+	on := newPartition(newTopic(o.session.Load(), "t"), "t", 0)
+	on.producer = name
+	g := startGeneration(on, p, producerLimits{}, time.Second)
+	f := newFlight(&cargo{}, 1)
+	e := &f.entries[0]
+	e.generation = g
+	if err := g.board(f, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	g.send(e)
+	return g, e
+}
+
 // With numbers nothing is lost by letting the client finish, whatever the producer ends for, and the name stays free.
 func TestAProducerWithNumbersFinishesBeforeItIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakeProducer{}
 		p.onFlush = func(context.Context) error { p.receipts(1); return nil }
-		o := withFake(t, &fakeClient{create: always(p)})
+		o := withFake(t, &fakeClient{})
 		defer closeOutput(t, o)
-		numbered := newPartition(newTopic(o.session.Load(), "t"), "t", 0)
-		numbered.producer = "application/stream/shard/epoch"
-		g := startGeneration(numbered, p, producerLimits{}, time.Second)
-		f := newFlight(&cargo{}, 1)
-		f.entries[0].generation = g
-		if err := g.board(f, time.Now()); err != nil {
-			t.Fatal(err)
-		}
-		g.send(&f.entries[0])
+		g, e := underWay(t, o, p, "application/stream/shard/epoch")
 		g.retire(errors.New("no connection"))
 		<-g.closed
-		if e := &f.entries[0]; e.class != confirmed {
+		if e.class != confirmed {
 			t.Errorf("the message failed though the client had still sent it: %v", e.err)
 		}
 	})
+}
+
+// A producer with numbers that is closed while the client connects it again can stay with the broker and hold its name. So a
+// broker that is restarted is waited for, where others are given up after ten seconds.
+func TestAProducerWithNumbersWaitsForARestartOfTheBroker(t *testing.T) {
+	for name, patience := range map[string]time.Duration{"": outageAfter, "application/stream/shard/epoch": exactOutageAfter} {
+		synctest.Test(t, func(t *testing.T) {
+			o := withFake(t, &fakeClient{})
+			defer closeOutput(t, o)
+			o.session.Load().health.failed(errors.New("connection refused"), time.Now())
+			began := time.Now()
+			g, _ := underWay(t, o, &fakeProducer{}, name)
+			<-g.dying
+			if waited := time.Since(began); waited < patience || waited > patience+2*watchInterval {
+				t.Errorf("producer %q was given up after %s, want %s", name, waited, patience)
+			}
+		})
+	}
 }
 
 // Rule 22: the client panics when it is given a message while its producer is being closed, or, worse, takes it without a

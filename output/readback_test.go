@@ -1,0 +1,59 @@
+package output
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+// What is taken for stored is not sent again. So it has to be the shard's own message, and of messages that are equal no more
+// may count than there are; where older ones may be among them none counts.
+func TestReadingBackTakesNoOtherMessageForARecords(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 1)
+	o := connected(t, b.URL(), exactly)
+	s := (&counter{}).newRun()
+	s.deliver(t, o, from(0, 9)...)
+	once, a := s.batch(9)
+	once[0].SetBytes([]byte("same"))
+	if err := writeOf(t.Context(), o, once, a); err != nil {
+		t.Fatal(err)
+	}
+	strange := service.NewMessage([]byte("20"))
+	strange.MetaSetMut("pulsar_key", keyOf(20))
+	if err := connected(t, b.URL(), "topic: t").WriteBatch(t.Context(), service.MessageBatch{strange}); err != nil {
+		t.Fatal(err)
+	}
+
+	l, err := o.session.Load().lanes.enter(t.Context(), s.run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.leave()
+	tr := l.tracks[0]
+	for _, c := range []struct {
+		name    string
+		last    pulsar.MessageID
+		records []int64
+		same    bool
+		want    []bool
+	}{
+		{name: "own and another's", records: []int64{5, 20}, want: []bool{true, false}},
+		{name: "one of two equal ones, from the beginning", records: []int64{9, 16}, same: true, want: []bool{false, false}},
+		{name: "one of two equal ones, behind what is known", last: pulsar.EarliestMessageID(), records: []int64{9, 16}, same: true, want: []bool{true, false}},
+	} {
+		tr.last = c.last
+		batch, _ := s.batch(c.records...)
+		for _, m := range batch {
+			if c.same {
+				m.SetBytes([]byte("same"))
+			}
+		}
+		found, err := l.readBack(t.Context(), tr, l.expected(o, batch, 1)[0])
+		if err != nil || !slices.Equal(found, c.want) {
+			t.Errorf("%s: found %v, want %v: %v", c.name, found, c.want, err)
+		}
+	}
+}
