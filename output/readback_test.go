@@ -1,6 +1,7 @@
 package output
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -56,4 +57,64 @@ func TestReadingBackTakesNoOtherMessageForARecords(t *testing.T) {
 			t.Errorf("%s: found %v, want %v: %v", c.name, found, c.want, err)
 		}
 	}
+}
+
+// 25 c: the name is one for all partitions, so what was sent to the others without a receipt is looked for as well as what
+// the failure was about.
+func TestADoubtIsAboutEveryPartitionOfTheName(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 2)
+	o := connected(t, b.URL(), exactly)
+	s := (&counter{}).newRun()
+	s.deliver(t, o, from(0, 20)...)
+	release := b.StallReceipts("t")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	batch, a := s.batch(from(20, 20)...)
+	done := result(o, ctx, batch)
+	waitFor(t, func() bool { return len(b.Messages("t")) == 40 })
+	cancel()
+	if err := <-done; err == nil || !a.Done(true) {
+		t.Fatalf("%v without receipts", err)
+	}
+	l, err := o.session.Load().lanes.enter(t.Context(), s.run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.tracks[0].doubt = true
+	l.bar(t.Context())
+	l.leave()
+	release()
+	s.deliver(t, o, from(20, 20)...)
+	checkExactly(t, b, "t", 40)
+}
+
+// 25 a: records that come behind higher ones go on under a new name. An earlier run may have stored them, in front of all
+// that this one knows of.
+func TestWhatAnEarlierRunHasStoredIsLookedForWhenAPartComesTooLate(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 1)
+	o := connected(t, b.URL(), exactly)
+	c := &counter{}
+	before := c.newRun()
+	before.deliver(t, o, from(0, 5)...)
+	batch, a := before.batch(from(5, 4)...) // stored, and the process ends before the count tells
+	if err := writeOf(t.Context(), o, batch, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.run.CloseProducers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before.run.End()
+
+	s := c.newRun()
+	batch, a = s.batch(from(5, 5)...)
+	for _, p := range []service.MessageBatch{part(batch, 2, 5), part(batch, 0, 2)} {
+		if err := writeOf(t.Context(), o, p, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.confirm(10)
+	s.deliver(t, o, from(10, 5)...)
+	checkExactly(t, b, "t", 15)
 }

@@ -1,14 +1,17 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
 // A lease table that was deleted is told, and ends the manager; nothing of it is written any more.
@@ -35,6 +38,41 @@ func TestATableThatIsGone(t *testing.T) {
 			t.Errorf("warnings: %q", got)
 		}
 	})
+}
+
+// A replica of DynamoDB's directory may lag: one scan that finds no table is no proof.
+func TestAScanThatFindsNoTableOnceEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.lease(shard0, at("1"))
+		api := &forgetful{API: w.db.API()}
+		k := w.worker("A", func(c *Config) { c.Table = NewTable(api, tableName) }).run()
+		time.Sleep(sec)
+		h := k.mustHold(shard0)
+		for range 3 {
+			api.forgets.Store(true)
+			time.Sleep(20 * sec)
+			if api.forgets.Load() {
+				t.Fatal("no scan")
+			}
+		}
+		if isOver(h) || w.read(shard0).Owner != "A" {
+			t.Errorf("the run is over: %v", h.Err())
+		}
+	})
+}
+
+// forgetful has one scan find no table when it is told to.
+type forgetful struct {
+	API
+	forgets atomic.Bool
+}
+
+func (f *forgetful) Scan(ctx context.Context, in *dynamodb.ScanInput, opts ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error) {
+	if f.forgets.Swap(false) {
+		return nil, &types.ResourceNotFoundException{}
+	}
+	return f.API.Scan(ctx, in, opts...)
 }
 
 // A table that somebody has deleted and made anew is as good as deleted, though no scan has missed it: what the workers know
