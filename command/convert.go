@@ -72,7 +72,7 @@ func (b Binary) left(name string, text []byte) error {
 		return err
 	}
 	filled, unset := lint.FillUnset(text) // the variables are those of another machine
-	found, _ := lintText(schema.NewStreamConfigLinter(), catalog, filled)
+	found, _ := b.lintText(schema.NewStreamConfigLinter(), catalog, filled)
 	wrong := 0
 	for _, f := range found {
 		if unset[f.line] {

@@ -99,7 +99,7 @@ func (b Binary) test(ctx context.Context, file string, resources []string) (dryR
 				return report, err
 			}
 		}
-		found, _ := lintText(schema.NewStreamConfigLinter(), catalog, text, beside...)
+		found, _ := b.lintText(schema.NewStreamConfigLinter(), catalog, text, beside...)
 		beside = nil // what the config uses is found fault with once
 		for _, f := range found {
 			report.Findings = append(report.Findings, f.in(source))

@@ -94,7 +94,7 @@ func (b Binary) lintFiles(c *cli.Context) (wrong int, err error) {
 			if c.Bool("skip-env-var-check") {
 				asked, unset = lint.FillUnset(part.text)
 			}
-			found, config := lintText(stock, catalog, asked, used...)
+			found, config := b.lintText(stock, catalog, asked, used...)
 			found = slices.DeleteFunc(found, func(f finding) bool { return f.file == "" && unset[f.line] })
 			for i := range found {
 				if found[i].line > 0 && found[i].file == "" {
@@ -167,18 +167,19 @@ func readResources(files []string) (all []lint.Resources, err error) {
 const lintDisabled = "# BENTHOS LINT DISABLE"
 
 // lintText lints one config. The config is nil when it cannot be read at all.
-func lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []byte, resources ...lint.Resources) (found []finding, config *lint.Config) {
+func (b Binary) lintText(stock *service.StreamConfigLinter, catalog *lint.Catalog, text []byte, resources ...lint.Resources) (found []finding, config *lint.Config) {
 	lints, err := stock.LintYAML(text)
 	if err != nil {
 		return []finding{{level: lint.Error, line: lineOf(err), what: oneLine(err.Error())}}, nil
 	}
+	root, err := lint.ParseYAML(text, nil)
+	explain := explainer{catalog: catalog, root: root, name: b.Name}.explain
 	for _, l := range lints {
-		found = append(found, finding{level: lint.Error, line: l.Line, column: l.Column, what: l.What})
+		found = append(found, finding{level: lint.Error, line: l.Line, column: l.Column, what: explain(l.Line, l.What)})
 	}
 	if bytes.HasPrefix(text, []byte(lintDisabled)) {
 		return found, nil
 	}
-	root, err := lint.ParseYAML(text, nil)
 	if err != nil {
 		if text := new(lint.TextError); errors.As(err, &text) {
 			found = append(found, finding{level: lint.Error, line: text.Line, what: text.What})

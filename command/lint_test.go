@@ -52,6 +52,34 @@ func TestLintLooksAtFilesTogether(t *testing.T) {
 	}
 }
 
+// What Benthos says of a wrong config names kinds of nodes, and often no field: `expected object value, got !!str`.
+func TestLintSaysWhichFieldIsWrongAndWhatWasMeant(t *testing.T) {
+	for _, tc := range []struct{ text, want string }{
+		{"input:\n  kinesis_pulsar: { awsKinesisStreamname: s, awsRegion: r }\n" + goodOutput, "field awsKinesisStreamname not recognised; is awsKinesisStreamName meant?"},
+		{goodInput + "output:\n  pulsar:\n    url: pulsar://localhost:6650\n    topic: t\n    auth: { tokn: {} }\n", "field tokn not recognised; is token meant?"},
+		{goodInput + "output:\n  fallback:\n    - pulsar:\n        url: pulsar://localhost:6650\n        topics: t\n", "field topics not recognised; is topic meant?"},
+		{"input:\n  kinesis_pulser: {}\n" + goodOutput, "unable to infer component type: kinesis_pulser; is kinesis_pulsar meant?"},
+		{"input:\n  aws_kinesis: {}\n" + goodOutput, "turns the one into the other"},
+		{goodInput + "output:\n  kafka: {}\n", "this program has no component of that name"},
+		{"inputs:\n  stdin: {}\n" + goodOutput, "field inputs not recognised; is input meant?"},
+		{"configs:\n  awsRegion: r\n", "one of the config of a Pulsar source"},
+		{"awsKinesisStreamName: s\n", "one of the config of a Pulsar source"},
+		{"", "the config is empty"},
+		{"# nothing\n", "the config is empty"},
+		{goodInput + "output:\n  pulsar:\n    url: pulsar://localhost:6650\n    topic:\n      - t\n", "output.pulsar.topic: it must be one text"},
+		{goodInput + "output:\n  pulsar:\n    url: pulsar://localhost:6650\n    topic: t\n    auth: none\n", "output.pulsar.auth: there must be fields below it"},
+		{goodInput + "output:\n  pulsar:\n    url: pulsar://localhost:6650\n    topic: t\n    properties: { include_prefixes: a }\n", "output.pulsar.properties.include_prefixes: it must be a list"},
+		{"input:\n  kinesis_pulsar:\n" + goodOutput, "input.kinesis_pulsar: there must be fields below it"},
+		{goodInput + "output:\n  pulsar: { url: \"pulsar://localhost:6650\", topic: t, max_in_flight: [ 1 ] }\n", "output.pulsar.max_in_flight: it must be one number"},
+		{goodInput + goodOutput + "pipeline: { prozessors: [] }\n", "is processors meant?"},
+	} {
+		dir := write(t, map[string]string{"c.yaml": tc.text})
+		if code, _, complaints := run(t, "lint", filepath.Join(dir, "c.yaml")); code != 1 || !strings.Contains(complaints, tc.want) {
+			t.Errorf("%s: exit code %d: %s; want %q", tc.text, code, complaints, tc.want)
+		}
+	}
+}
+
 // YAML's reader keeps one of two equal keys, and Benthos reads one document of a file. Neither says so.
 func TestNothingIsLeftOutOfAConfigInSilence(t *testing.T) {
 	dir := write(t, map[string]string{
