@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/pulsartest"
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
 // stoppable is a context that ends like one whose time is up: a command line takes that for a request to stop in order.
@@ -90,12 +90,7 @@ func startStreamsMode(t *testing.T, streams map[string]string, more ...string) *
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
+	address := stack.FreeAddress(t)
 	m.url = "http://" + address
 	dir := t.TempDir()
 	root := filepath.Join(dir, "service.yaml")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
 // sample is one measurement: what happened between two moments of a running process, and its peak of memory.
@@ -155,7 +156,7 @@ func (p *plan) startContender(c testCase, x contender, at addresses) (*process, 
 		}
 		return measured, debug, nil
 	}
-	debug, err := freeAddress()
+	debug, _, err := stack.LeaseAddress() // for as long as the benchmark takes
 	if err != nil {
 		return nil, "", err
 	}
@@ -167,16 +168,6 @@ func (p *plan) startContender(c testCase, x contender, at addresses) (*process, 
 	command.Env = environment
 	measured, err := start(command, log, false)
 	return measured, "http://" + debug, err
-}
-
-// freeAddress is a port that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // pipelineConfig is what a user would write, and what a stand-in asks for: endpoints, and no pacing of reads, which

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
 const (
@@ -70,12 +71,13 @@ type process struct {
 
 // start starts a process. It does not end with a context: its owner must kill or stop it.
 func (p *pipeline) start() (*process, error) {
-	address, err := freeAddress()
+	address, release, err := stack.LeaseAddress()
 	if err != nil {
 		return nil, err
 	}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
+		release()
 		return nil, fmt.Errorf("opening the pipeline's log: %w", err)
 	}
 	defer log.Close()
@@ -89,6 +91,7 @@ func (p *pipeline) start() (*process, error) {
 		// The kernel tells a child of the death of the thread that started it, not of the process: this thread stays.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		defer release()
 		err := command.Start()
 		started <- err
 		if err != nil {
@@ -180,13 +183,4 @@ func (p *pipeline) logTail() string {
 func (p *pipeline) stalled() bool {
 	all, err := os.ReadFile(p.log)
 	return err == nil && strings.Contains(string(all), "whose leases could not be renewed")
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
 // standsAt checks that every lease is free, and stands where it should.
@@ -119,7 +121,7 @@ func TestAStopWithoutDynamoDBIsBounded(t *testing.T) {
 func TestStreamsModeMovesLeasesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3, 3)
-	address := freeAddress(t)
+	address := stack.FreeAddress(t)
 	root := filepath.Join(t.TempDir(), "root.yaml")
 	must(t, os.WriteFile(root, fmt.Appendf(nil, "http: { address: %s }\nlogger: { level: DEBUG }\nshutdown_timeout: %s\n", address, stopWithin), 0o600))
 	p := w.exec(address, "streams", "-o", root)

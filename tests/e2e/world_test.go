@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -61,7 +60,7 @@ const (
 	// stopWithin is the shutdown_timeout of the pipelines.
 	stopWithin = 8 * time.Second
 	// patience is how long a condition may take to come true on a busy machine.
-	patience = 2 * time.Minute
+	patience = 4 * time.Minute
 )
 
 // world is the services of one test: a stream, an empty DynamoDB, a broker with a partitioned topic.
@@ -320,7 +319,7 @@ type process struct {
 // spawn runs a configuration in a process of its own until the test ends.
 func (w *world) spawn(c config) *process {
 	w.t.Helper()
-	address := freeAddress(w.t)
+	address := stack.FreeAddress(w.t)
 	c.top += "\nhttp: { address: " + address + " }\nlogger: { level: DEBUG }\nshutdown_timeout: " + stopWithin.String() + "\n"
 	path := filepath.Join(w.t.TempDir(), "config.yaml")
 	must(w.t, os.WriteFile(path, []byte(w.yaml(c)), 0o600))
@@ -389,14 +388,6 @@ func do(req *http.Request) (int, string) {
 	defer res.Body.Close()
 	body, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(body)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // eventually polls a condition.

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -317,10 +316,7 @@ type process struct {
 // run starts the binary, until the test ends or stop is called.
 func (w *world) run(c config) *process {
 	w.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(w.t, err)
-	address := l.Addr().String()
-	l.Close()
+	address := stack.FreeAddress(w.t)
 	path := filepath.Join(w.t.TempDir(), "config.yaml")
 	must(w.t, os.WriteFile(path, []byte(w.yaml(c)+"\nhttp: { address: "+address+" }\nlogger: { level: DEBUG }\nshutdown_timeout: 16s\n"), 0o600))
 	p := &process{w: w, http: "http://" + address, logs: &logs{}, done: make(chan struct{})}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
 
 // worker is a process of the binary, with a configuration of its own.
@@ -74,7 +76,12 @@ func (w *worker) kill() {
 	}
 }
 
-func (w *worker) pause()  { _ = w.cmd.Process.Signal(syscall.SIGSTOP) }
+// pause returns when the process stands still.
+func (w *worker) pause() {
+	_ = w.cmd.Process.Signal(syscall.SIGSTOP)
+	stack.AwaitPaused(w.pid)
+}
+
 func (w *worker) resume() { _ = w.cmd.Process.Signal(syscall.SIGCONT) }
 
 // stop ends the process in good order, and returns how long that took.

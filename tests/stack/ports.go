@@ -8,7 +8,35 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 )
+
+// LeaseAddress returns an address (127.0.0.1:port) for a process that is about to be started, and which can't be told to choose
+// one itself. Nobody else who asks here is given it before release is called; see leasePorts for who else can't come by it.
+func LeaseAddress() (address string, release func(), err error) {
+	lease, err := leasePorts(1)
+	if err == nil {
+		return fmt.Sprintf("127.0.0.1:%d", lease.ports[0]), lease.release, nil
+	}
+	// Where files can't be locked: a port from the kernel, which any process may be given in the moment before it is used.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), func() {}, nil
+}
+
+// FreeAddress is [LeaseAddress] until the test ends.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	address, release, err := LeaseAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return address
+}
 
 // A portLease keeps ports from being given out twice: for the life of a service, its down times included.
 type portLease struct {

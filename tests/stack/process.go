@@ -105,6 +105,10 @@ func (p *process) pause() {
 	awaitPaused(p.pid)
 }
 
+// AwaitPaused returns when all threads of a child of this process, which was sent SIGSTOP, stand still: what comes later did not find
+// it running.
+func AwaitPaused(pid int) { awaitPaused(pid) }
+
 func (p *process) resume() {
 	p.paused = false
 	p.signal(signalContinue)
