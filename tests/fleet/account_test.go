@@ -15,7 +15,8 @@ type evidence struct {
 	records  map[string][]kinesistest.Record // by shard, in stream order
 	messages []message                       // those of a partition in its order
 	history  history
-	// ends are when workers were killed or paused: what had arrived by then they may have delivered beyond the checkpoint.
+	// ends are when workers that were killed or paused certainly stood still: what had arrived by then they may have delivered
+	// beyond the checkpoint.
 	ends map[string]time.Time
 	// failover is set where the machine may be so busy that living workers cannot renew their leases in time. Then a lease
 	// may be taken from one that has been silent for so long, or taken back by itself, with the copies that brings.
@@ -31,10 +32,18 @@ func (e evidence) endOf(t tenure) (end time.Time, excused bool) {
 	return t.began, e.stalled(t)
 }
 
-// stalled tells whether a lease was lost for no other reason than that nobody renewed it.
+// stalled tells whether a lease was lost for no other reason than that nobody renewed it. Then another took it; or its owner found
+// it unchanged in the table, but more than its share, and released it (r3.6): with the checkpoint of its last renewal, and
+// not with what it had delivered until its fence closed.
 func (e evidence) stalled(t tenure) bool {
+	if e.failover == 0 {
+		return false
+	}
+	if t.how == found {
+		return t.lapsed >= e.failover-max(time.Second, e.failover/10)
+	}
 	_, ended := e.ends[t.before]
-	return t.how == forced && !ended && e.failover > 0 && (t.before == t.worker || t.silent >= e.failover)
+	return t.how == forced && !ended && (t.before == t.worker || t.silent >= e.failover)
 }
 
 // account is every record against what the topic holds. It balances when there are no findings.
@@ -43,11 +52,12 @@ type account struct {
 	repeated          int // records with more than one copy, all explained
 	exposed           int // records that the ends of workers may have repeated
 	late              int // messages that a paused worker's client still had, and sent when it went on
+	starved           int // the same of a worker that the machine gave no time, and that lost its lease by that
 	resent            int // messages that such a client had sent before, and sent again when it went on
 	handed            int // tenures that began with a gift
 	freed             int // that began with a lease somebody had released
 	forced            int // that began by force
-	stalled           int // of these, from workers that the machine gave no time
+	stalled           int // of all, from workers that the machine gave no time
 	findings          map[string][]string
 }
 
@@ -90,6 +100,9 @@ func settle(e evidence) account {
 				a.handed++
 			case found:
 				a.freed++
+				if e.stalled(t) {
+					a.stalled++
+				}
 			case forced:
 				a.forced++
 				if e.stalled(t) {
@@ -173,9 +186,17 @@ const clockStep = time.Millisecond
 // settleTenure checks that a message was published while its worker had the lease, and tells whether it is one that the
 // client of a paused worker had been handed before the pause.
 func (a *account) settleTenure(r kinesistest.Record, shard string, m message, e evidence) (late bool) {
-	for _, t := range e.history.tenures[shard] {
+	tenures := e.history.tenures[shard]
+	for _, t := range tenures {
 		if t.worker == m.worker && !m.published.Add(clockStep).Before(t.began) && (t.over == lasting || !m.published.After(t.ended)) {
 			return false
+		}
+	}
+	for i, t := range tenures[:max(0, len(tenures)-1)] {
+		// What it does not get to for as long as a lease outlives its fence is the same for a living worker.
+		if t.worker == m.worker && e.stalled(tenures[i+1]) && m.published.After(t.ended) && !r.Arrival.After(t.ended) {
+			a.starved++
+			return true
 		}
 	}
 	if end, ended := e.ends[m.worker]; ended && m.published.After(end) && !r.Arrival.After(end) {
@@ -191,7 +212,7 @@ func (a *account) settleShard(shard string, records []kinesistest.Record, found 
 	allowed := make([]int, len(records))
 	for _, t := range e.history.tenures[shard] {
 		end, excused := e.endOf(t)
-		if t.how != forced || !excused {
+		if t.how == given || !excused {
 			continue
 		}
 		from := 1 + slices.IndexFunc(records, func(r kinesistest.Record) bool { return r.SequenceNumber == t.from })
@@ -253,8 +274,8 @@ func (a *account) add(what, format string, values ...any) {
 // String is the account for people: all findings, with some examples of each.
 func (a account) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late, %d sent again by a client; tenures: %d free, %d given, %d forced, %d of them by a stall",
-		a.records, a.messages, a.repeated, a.exposed, a.late, a.resent, a.freed, a.handed, a.forced, a.stalled)
+	fmt.Fprintf(&b, "%d records, %d messages; %d repeated of %d exposed; %d late, %d starved, %d sent again by a client; tenures: %d free, %d given, %d forced, %d of them by a stall",
+		a.records, a.messages, a.repeated, a.exposed, a.late, a.starved, a.resent, a.freed, a.handed, a.forced, a.stalled)
 	for _, what := range slices.Sorted(maps.Keys(a.findings)) {
 		list := a.findings[what]
 		fmt.Fprintf(&b, "\n  %s: %d", what, len(list))

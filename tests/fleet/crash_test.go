@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -23,8 +25,8 @@ func TestAKilledWorkersShardsGoOnWithTheOthers(t *testing.T) {
 	f, _ := cold(t, settings{failover: quick, real: *full}, 3)
 
 	victim := f.busiest()
-	killed := time.Now()
 	victim.kill()
+	killed := time.Now() // not before: what comes until it is gone it may deliver
 	f.awaitFair("one of three killed", f.living(), killed)
 	f.arrived()
 	t.Logf("from the kill to records: %s", summary(durations(f.takeovers(victim, killed), func(t takeover) time.Duration { return t.fromEnd })))
@@ -47,8 +49,14 @@ func TestAPausedWorkerDeliversAndWritesNothingWhenItGoesOn(t *testing.T) {
 	a := f.pauseOne(func() (confirm func()) {
 		// One batch of each shard is under way, the next ones lie ready.
 		confirm = broker.StallReceipts(topicName)
-		stored := f.topic.count()
-		eventually(t, "a queue behind what is not confirmed", func() bool { return f.total()-stored > 2*rate })
+		// The last batch is on its way when nothing has arrived for a second, in which the stream has gone on.
+		stored, since := f.topic.count(), time.Now()
+		eventually(t, "a queue behind what is not confirmed", func() bool {
+			if now := f.topic.count(); now != stored {
+				stored, since = now, time.Now()
+			}
+			return time.Since(since) > time.Second && f.total()-stored > 2*rate
+		})
 		return confirm
 	})
 	if a.late > 0 {
@@ -76,8 +84,8 @@ func (f *fleet) pauseOne(prepare func() (confirm func())) account {
 	}
 	victim := f.busiest()
 	confirm := prepare()
-	paused := time.Now()
 	victim.pause()
+	paused := time.Now()
 	before := f.history()
 	confirm()
 	f.awaitFair("one of three paused", f.but(victim), paused)
@@ -101,17 +109,27 @@ func (f *fleet) pauseOne(prepare func() (confirm func())) account {
 			}
 		}
 	}
+	stale := map[string][]string{}
 	for _, c := range f.ledger.all() {
 		if c.worker != victim.name || !c.sent.After(resumed) {
 			continue
 		}
 		// To take a lease anew is what it may try at once, on the very lease that it had: that names an old acquisition as
 		// a condition, and a new one of its own.
-		stale := slices.ContainsFunc(c.acquisitions, func(a string) bool { return old[a] })
+		asOwner := slices.ContainsFunc(c.acquisitions, func(a string) bool { return old[a] })
 		anew := slices.ContainsFunc(c.acquisitions, func(a string) bool { return !old[a] && f.workerOf(a) == victim.name })
-		if stale && !anew {
-			t.Errorf("after its pause it wrote to %s as the owner that it no longer was: %s answered %d", c.key, c.operation, c.status)
+		if !asOwner || anew {
+			continue
 		}
+		stale[c.key] = append(stale[c.key], fmt.Sprintf("%s answered %d", c.operation, c.status))
+		if c.status == http.StatusOK {
+			t.Errorf("after its pause it wrote to %s as the owner that it no longer was", c.key)
+		}
+	}
+	// The pause may have come right between a renewal's look at the fence and its sending. That one is refused by its condition. It
+	// is one moment of a second, of one lease: not of two.
+	if len(stale) > 1 {
+		t.Errorf("after its pause it tried to write as the owner that it no longer was: %v", stale)
 	}
 	return f.balance(map[string]time.Time{victim.name: paused})
 }

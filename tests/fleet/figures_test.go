@@ -51,8 +51,8 @@ func TestFigureFailover(t *testing.T) {
 		for n := range kills {
 			time.Sleep(time.Duration(n) * failover / 3 / kills) // another phase of the scans each time
 			victim := f.living()[0]
-			end := time.Now()
 			victim.kill()
+			end := time.Now()
 			ends[victim.name] = end
 			f.awaitOwned("killed", f.living(), end)
 			f.arrived()
@@ -85,8 +85,8 @@ func TestFigurePause(t *testing.T) {
 			f.begin(rate)
 			f.awaitFair("from cold", f.living(), time.Now())
 			victim := f.living()[0]
-			end := time.Now()
 			victim.pause()
+			end := time.Now()
 			f.awaitOwned("paused", f.but(victim), end)
 			f.arrived()
 			all := f.takeovers(victim, end)

@@ -25,7 +25,8 @@ type ledger struct {
 
 	mu struct {
 		sync.Mutex
-		calls []call
+		calls    []call
+		underWay map[string]int // requests of each worker that have not been answered
 	}
 }
 
@@ -49,6 +50,7 @@ func (l lease) ended() bool   { return l["checkpoint"] == "SHARD_END" }
 
 func newLedger(t testing.TB, backend string) *ledger {
 	l := &ledger{backend: backend, transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	l.mu.underWay = map[string]int{}
 	t.Cleanup(l.transport.CloseIdleConnections)
 	return l
 }
@@ -58,6 +60,8 @@ func (l *ledger) endpoint(t testing.TB, worker string) string {
 	client := &http.Client{Transport: wholebody.Transport(l.transport)}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sent := time.Now()
+		l.count(worker, 1)
+		defer l.count(worker, -1)
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			panic(http.ErrAbortHandler)
@@ -93,6 +97,19 @@ func (l *ledger) endpoint(t testing.TB, worker string) string {
 	}))
 	t.Cleanup(s.Close)
 	return s.URL
+}
+
+func (l *ledger) count(worker string, by int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.underWay[worker] += by
+}
+
+// isQuiet tells whether all that a worker has asked has been answered.
+func (l *ledger) isQuiet(worker string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.underWay[worker] == 0
 }
 
 type attributes map[string]map[string]any
@@ -172,10 +189,13 @@ type tenure struct {
 	// written nothing.
 	before string
 	silent time.Duration
+	// lapsed is how long the lease had not been renewed when whoever had it before released it.
+	lapsed time.Duration
 	over   ending
 	// renewed is when the last write of its owner was sent, lapse the longest time between two of them.
 	renewed time.Time
 	lapse   time.Duration
+	parted  time.Duration // the last of these, which a release ended
 }
 
 type beginning int
@@ -242,6 +262,9 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 		t := tenure{shard: key, worker: workerOf(is.owner()), acquisition: acquisition, began: c.sent, handed: c.answered, from: is["checkpoint"], before: owner}
 		if n := len(list); n > 0 {
 			t.silent = c.sent.Sub(list[n-1].renewed)
+			if list[n-1].over == released {
+				t.lapsed = list[n-1].parted
+			}
 		}
 		t.renewed = c.sent
 		switch {
@@ -265,8 +288,12 @@ func (h *history) note(key string, was lease, c call, workerOf func(string) stri
 		h.wrong = append(h.wrong, c.worker+" wrote as the owner of "+key+", which belonged to "+owner)
 	}
 	if n := len(list); n > 0 && moved && c.worker == list[n-1].worker {
-		list[n-1].lapse = max(list[n-1].lapse, c.sent.Sub(list[n-1].renewed))
+		gap := c.sent.Sub(list[n-1].renewed)
+		list[n-1].lapse = max(list[n-1].lapse, gap)
 		list[n-1].renewed = c.sent
+		if is.owner() == "" {
+			list[n-1].parted = gap
+		}
 		if list[n-1].kept.IsZero() {
 			list[n-1].kept = c.answered
 		}

@@ -1,8 +1,11 @@
 package fleet
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
 
 // With de-duplication not even a kill leaves a copy behind, whoever reads the shard again.
@@ -10,8 +13,18 @@ func TestAFleetThatDeduplicatesRepeatsNothingWhateverHappens(t *testing.T) {
 	story(t)
 	f, workers := cold(t, settings{failover: quick, once: true}, 3)
 
-	killed := time.Now()
+	// Killed right after its renewals it would leave nothing to de-duplicate.
+	eventually(t, "the topic has something of it that no checkpoint has passed", func() bool {
+		workers[0].pause()
+		eventually(t, "its last requests are answered", func() bool { return f.ledger.isQuiet(workers[0].name) })
+		if f.hasUnstored(workers[0]) {
+			return true
+		}
+		workers[0].resume()
+		return false
+	})
 	workers[0].kill()
+	killed := time.Now()
 	f.awaitFair("one of three killed", f.living(), killed)
 	added := time.Now()
 	f.startAll(2)
@@ -33,4 +46,26 @@ func TestAFleetThatDeduplicatesRepeatsNothingWhateverHappens(t *testing.T) {
 	if dropped := broker.Counters(topicName).Duplicates; dropped == 0 {
 		t.Errorf("the broker dropped nothing: the kill left nothing to de-duplicate, of %d records that it exposed", a.exposed)
 	}
+}
+
+// hasUnstored tells whether the topic has records of a worker that lie behind the checkpoints of its leases.
+func (f *fleet) hasUnstored(w *worker) bool {
+	delivered := map[name]bool{}
+	for _, m := range f.topic.messages() {
+		if m.worker == w.name {
+			delivered[m.name] = true
+		}
+	}
+	leases := f.leases()
+	for shard, records := range f.kinesis.Records(streamName) {
+		l := leases[shard]
+		if f.workerOf(l.owner()) != w.name {
+			continue
+		}
+		stored := slices.IndexFunc(records, func(r kinesistest.Record) bool { return r.SequenceNumber == l["checkpoint"] })
+		if slices.ContainsFunc(records[stored+1:], func(r kinesistest.Record) bool { return delivered[nameOf(r)] }) {
+			return true
+		}
+	}
+	return false
 }

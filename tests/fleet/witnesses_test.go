@@ -65,6 +65,24 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 		"a lease lost by a shorter one": {func(e *evidence) {
 			e.ends, e.failover, e.history.tenures["s"][1].silent = nil, 3*time.Second, 2*time.Second
 		}, []string{foundRobbed, foundRepeated}},
+		"a lease released after a stall": {func(e *evidence) {
+			e.ends, e.failover = nil, 3*time.Second
+			e.history.tenures["s"][0].over, e.history.tenures["s"][1].how, e.history.tenures["s"][1].before = released, found, ""
+			e.history.tenures["s"][1].lapsed = 2 * time.Second
+		}, nil},
+		"a lease released in good time": {func(e *evidence) {
+			e.ends, e.failover = nil, 3*time.Second
+			e.history.tenures["s"][0].over, e.history.tenures["s"][1].how, e.history.tenures["s"][1].before = released, found, ""
+			e.history.tenures["s"][1].lapsed = time.Second
+		}, []string{foundRepeated}},
+		"what a starved client still had": {func(e *evidence) {
+			e.ends, e.failover, e.history.tenures["s"][1].silent = nil, 3*time.Second, 3*time.Second
+			e.messages = append(e.messages, e.message(1, "a", 10.5))
+		}, nil},
+		"what a client had that was not starved": {func(e *evidence) {
+			e.ends, e.failover, e.history.tenures["s"][1].silent = nil, 3*time.Second, 2*time.Second
+			e.messages = append(e.messages, e.message(1, "a", 10.5))
+		}, []string{foundOutside, foundRobbed, foundRepeated, foundLast}},
 		"an early record": {func(e *evidence) {
 			e.messages = []message{e.message(2, "a", 1), e.message(0, "a", 1.1), e.message(1, "b", 10.1), e.message(3, "b", 10.1)}
 		}, []string{foundFirst, foundLast}},
@@ -117,7 +135,7 @@ func TestTheLedgerTellsTenures(t *testing.T) {
 		write("b", "b", "b#1", 5, "8"), // answered before the one below
 		write("b", "b", "b#1", 4, "7"),
 		write("c", "c", "c#1", 6, "8"), // taken by force
-		write("c", "", "c#1", 7, "10"), // released
+		write("c", "", "c#1", 7, "10"), // released, a second after it was taken
 		write("d", "d", "d#1", 8, "10"),
 	}
 	calls[0].operation = "PutItem"
@@ -132,6 +150,9 @@ func TestTheLedgerTellsTenures(t *testing.T) {
 	}
 	if !slices.Equal(got, want) || len(h.wrong) > 0 {
 		t.Errorf("tenures %q, wrong %q", got, h.wrong)
+	}
+	if list := h.tenures["s"]; list[3].lapsed != time.Second || list[2].lapsed != 0 {
+		t.Errorf("lapsed before a release: %v", list)
 	}
 	for name, c := range map[string]struct {
 		then call
