@@ -94,7 +94,7 @@ func startStreamsMode(t *testing.T, streams map[string]string, more ...string) *
 	m.url = "http://" + address
 	dir := t.TempDir()
 	root := filepath.Join(dir, "service.yaml")
-	files := map[string]string{root: fmt.Sprintf("http: { address: %q }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address) + strings.Join(more, "")}
+	files := map[string]string{root: fmt.Sprintf("http: { address: %q, read_timeout: 1m }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address) + strings.Join(more, "")}
 	args := []string{name, "streams", "-o", root}
 	for id, config := range streams {
 		file := filepath.Join(dir, id+".yaml")
@@ -331,9 +331,7 @@ func TestStreamsModeRefusesOneTableForTwoStreams(t *testing.T) {
 	m.eventually("refunds say why not", func() bool {
 		return m.call(http.MethodGet, "/refunds/ready", "", &cause) == http.StatusServiceUnavailable && strings.Contains(cause, "applicationName")
 	})
-	if status := m.call(http.MethodGet, "/orders/ready", "", nil); status != http.StatusOK {
-		t.Errorf("orders: %d", status)
-	}
+	m.eventually("orders go on", func() bool { return m.call(http.MethodGet, "/orders/ready", "", nil) == http.StatusOK })
 	m.want(http.MethodPut, "/streams/refunds", m.config("refunds"), http.StatusOK)
 	m.eventually("refunds are ready with a table of their own", func() bool { return m.call(http.MethodGet, "/ready", "", nil) == http.StatusOK })
 }
@@ -405,9 +403,7 @@ func TestStreamsModeRefusesWhatLintFinds(t *testing.T) {
 	}
 	m.want(http.MethodPatch, "/streams/orders", `{"input":{"kinesis_pulsar":{"receiveQueueSize":700}}}`, http.StatusOK)
 	m.want(http.MethodPost, "/streams/payments?chilled=true", buffered, http.StatusOK)
-	if !m.log.has("POST /streams/payments: ") {
-		t.Error("what is allowed by chilled=true is not warned of")
-	}
+	m.eventually("what is allowed by chilled=true is warned of", func() bool { return m.log.has("POST /streams/payments: ") })
 	m.want(http.MethodPatch, "/streams/none", `{}`, http.StatusNotFound)
 	m.want(http.MethodPost, "/streams/half", "{ a", http.StatusBadRequest)
 	m.want(http.MethodPost, "/streams", "[ a ]", http.StatusBadRequest)

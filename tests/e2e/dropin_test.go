@@ -212,6 +212,7 @@ func TestAggregatedRecordsArriveAsTheirUserRecords(t *testing.T) {
 	p.kill()
 	w.start(config{quick: true})
 	w.eventually("all of it", func() bool { return len(values()) >= len(want) })
+	w.settled() // what the kill repeats may be half way, with its copies out of order
 	got := values()
 	for _, value := range want {
 		if got[value] == 0 {

