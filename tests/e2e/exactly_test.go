@@ -1,8 +1,8 @@
 package e2e
 
 import (
-	"context"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -46,13 +46,21 @@ func TestExactlyOnceThroughKills(t *testing.T) {
 	t.Cleanup(client.Close)
 	view := consume(t, client, "persistent://public/default/"+topic, partitions)
 	w.messages = view.all
+	// The policy of a topic takes a moment to reach it, longer than the admin API takes to tell of it.
+	w.eventually("the partitions de-duplicate", func() bool {
+		for partition := range partitions {
+			stats, err := broker.Admin(t.Context(), "GET", fmt.Sprintf("/admin/v2/persistent/public/default/%s-partition-%d/stats", topic, partition), nil)
+			if err != nil || !strings.Contains(string(stats), `"deduplicationStatus":"Enabled"`) {
+				return false
+			}
+		}
+		return true
+	})
 
 	w.kills(keys, *pipelineKills, *brokerKills, func() {
 		broker.Kill()
 		w.put(100, keys)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		must(t, broker.Start(ctx))
+		must(t, broker.Start(t.Context()))
 	})
 }
 
