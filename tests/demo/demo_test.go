@@ -75,7 +75,7 @@ func TestTheDemoBalancesAndWouldSeeALoss(t *testing.T) {
 	}
 	defer services.close()
 	d := &demo{settings: s, services: services, pipe: pipe, out: out}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, err := d.tell(ctx)
 	if err != nil {

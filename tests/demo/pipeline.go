@@ -19,7 +19,7 @@ import (
 const (
 	modulePath = "github.com/kinesis-pulsar/kinesis-pulsar"
 	// stopPatience is how long the process may take to end after a SIGTERM. It needs a second or two.
-	stopPatience = 20 * time.Second
+	stopPatience = time.Minute
 )
 
 // errEnded is returned when the pipeline's process ends while it should run.

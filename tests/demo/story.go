@@ -145,7 +145,7 @@ func (d *demo) untilTakenOver(ctx context.Context, p *process, k kill, old []str
 }
 
 // quiet is how long nothing must come, when all records are in the stream, for the rest to be taken for lost.
-const quiet = 15 * time.Second
+const quiet = time.Minute
 
 // untilDone waits until every record is in the topic. It gives up, so that the account can tell what is missing, when
 // nothing comes any more; then it returns how many records that is.

@@ -18,7 +18,7 @@ func (c *connection) send(cmd *command, rest []byte) bool {
 		}
 		log := c.former[cmd.producerID]
 		if log == nil {
-			b.problem(fmt.Errorf("client %s: SEND for the producer %d, which it has not", c.conn.RemoteAddr(), cmd.producerID))
+			b.problem(fmt.Errorf("client %s: SEND for the producer %d, %w", c.conn.RemoteAddr(), cmd.producerID, errNoProducer))
 			return false
 		}
 		// The broker closed the producer while this was on its way. Silence makes the client send it again.
