@@ -144,7 +144,7 @@ func TestADynamoDBThatFailsHalfOfTheTimeCostsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 2, 2)
-			p := w.start(config{input: map[string]string{"failoverTimeMillis": "6000", "backoffTime": "200"}})
+			p := w.start(config{input: map[string]string{"failoverTimeMillis": "12000", "backoffTime": "200"}})
 			// It is running before the trouble begins: a start makes some ten calls, and begins anew ever more slowly
 			// when one of them has failed three times, which under these odds can take any time.
 			w.arrived(w.put(20, 20))
