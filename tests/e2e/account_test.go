@@ -30,6 +30,7 @@ type account struct {
 	foreign    int // messages that are no record's
 	wrong      []string
 	disorder   []string // keys whose last copies are not in stream order
+	stalled    bool     // a pipeline could not renew leases, of which copies come
 }
 
 type record = kinesistest.Record
@@ -42,7 +43,9 @@ func (w *world) account() *account { return w.accountOf(nil, w.messages()) }
 
 func (w *world) accountOf(want wanted, messages []pulsartest.Message) *account {
 	w.t.Helper()
-	return newAccount(w.t, w.kinesis.Records(streamName), want, messages)
+	a := newAccount(w.t, w.kinesis.Records(streamName), want, messages)
+	a.stalled = w.stalled()
+	return a
 }
 
 func newAccount(t *testing.T, records map[string][]record, want wanted, messages []pulsartest.Message) *account {
@@ -137,8 +140,19 @@ func (a *account) balanced() *account {
 	return a
 }
 
-// once fails the test if a record has more than one copy.
+// once fails the test if a record has more than one copy, unless the machine has stood still for so long that leases were lost: that
+// costs copies, as documented.
 func (a *account) once() *account {
+	a.t.Helper()
+	if a.stalled {
+		a.t.Logf("%d records have more than one copy, of leases that could not be renewed in time", len(a.duplicates))
+		return a
+	}
+	return a.onceWhateverHappens()
+}
+
+// onceWhateverHappens fails the test if a record has more than one copy.
+func (a *account) onceWhateverHappens() *account {
 	a.t.Helper()
 	if len(a.duplicates) > 0 {
 		a.t.Fatalf("%d records have more than one copy: %v", len(a.duplicates), some(a.duplicates))

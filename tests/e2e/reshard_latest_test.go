@@ -30,6 +30,7 @@ func (l *lineage) since(began time.Time, n int) *family {
 	l.t.Helper()
 	l.arrived(n)
 	f := newFamily(l.t, l.kinesis.Records(streamName), arrivedFrom(began), l.messages()).balanced()
+	f.stalled = l.stalled()
 	if len(f.copies) != n {
 		l.t.Fatalf("%d records arrived, want the %d of after the start", len(f.copies), n)
 	}

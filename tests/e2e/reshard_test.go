@@ -160,7 +160,9 @@ type family struct {
 // family compares all of the stream with all of the topic.
 func (l *lineage) family() *family {
 	l.t.Helper()
-	return newFamily(l.t, l.kinesis.Records(streamName), nil, l.messages())
+	f := newFamily(l.t, l.kinesis.Records(streamName), nil, l.messages())
+	f.stalled = l.stalled()
+	return f
 }
 
 func newFamily(t *testing.T, records map[string][]record, want wanted, messages []pulsartest.Message) *family {

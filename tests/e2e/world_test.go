@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,6 +77,7 @@ type world struct {
 	dynamodbURL, pulsarURL string
 	messages               func() []pulsartest.Message
 	items                  func() []map[string]types.AttributeValue
+	logged                 []*logs // of all pipelines and processes so far
 }
 
 func newWorld(t *testing.T, shards, partitions int, options ...pulsartest.Option) *world {
@@ -192,7 +194,7 @@ type pipeline struct {
 // start runs a configuration in this process until the test ends or stop is called.
 func (w *world) start(c config) *pipeline {
 	w.t.Helper()
-	p := &pipeline{w: w, logs: newLogs(w.t), done: make(chan struct{})}
+	p := &pipeline{w: w, logs: w.newLogs(), done: make(chan struct{})}
 	b := environment.NewStreamBuilder()
 	b.SetLogger(slog.New(slog.NewTextHandler(p.logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	yaml := w.yaml(c)
@@ -241,8 +243,9 @@ type logs struct {
 	buf bytes.Buffer
 }
 
-func newLogs(t *testing.T) *logs {
-	l := &logs{}
+func (w *world) newLogs() *logs {
+	t, l := w.t, &logs{}
+	w.logged = append(w.logged, l)
 	t.Cleanup(func() {
 		text := l.String()
 		for line := range strings.Lines(text) {
@@ -278,6 +281,11 @@ func (l *logs) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
+}
+
+// stalled tells whether a pipeline has said that it could not renew leases in time.
+func (w *world) stalled() bool {
+	return slices.ContainsFunc(w.logged, func(l *logs) bool { return l.has("whose leases could not be renewed") })
 }
 
 // has tells whether a line holds all of the texts.
@@ -336,7 +344,7 @@ func (w *world) spawn(c config) *process {
 
 func (w *world) exec(address string, args ...string) *process {
 	w.t.Helper()
-	p := &process{w: w, http: "http://" + address, logs: newLogs(w.t), done: make(chan struct{})}
+	p := &process{w: w, http: "http://" + address, logs: w.newLogs(), done: make(chan struct{})}
 	must(w.t, binary.err)
 	p.cmd = exec.Command(binary.path, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.logs, p.logs
