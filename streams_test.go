@@ -94,7 +94,7 @@ func startStreamsMode(t *testing.T, streams map[string]string, more ...string) *
 	m.url = "http://" + address
 	dir := t.TempDir()
 	root := filepath.Join(dir, "service.yaml")
-	files := map[string]string{root: fmt.Sprintf("http: { address: %q, read_timeout: 1m }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address) + strings.Join(more, "")}
+	files := map[string]string{root: fmt.Sprintf("http: { address: %q }\nlogger: { level: off }\nshutdown_timeout: 20s\n", address) + strings.Join(more, "")}
 	args := []string{name, "streams", "-o", root}
 	for id, config := range streams {
 		file := filepath.Join(dir, id+".yaml")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -174,6 +175,19 @@ func (a *account) sameUpTo(before *account, leases map[string]lease) *account {
 		}
 	}
 	return a
+}
+
+// hasUpTo tells whether all records that the checkpoints have passed are there.
+func (a *account) hasUpTo(leases map[string]lease) bool {
+	for shard, list := range a.records {
+		at := leases[shard]["checkpoint"]
+		for i := slices.IndexFunc(list, func(r record) bool { return r.SequenceNumber == at }); i >= 0; i-- {
+			if a.copies[nameOf(list[i])] == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func some[T any](list []T) []T { return list[:min(5, len(list))] }

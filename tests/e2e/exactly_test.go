@@ -110,7 +110,7 @@ func (w *world) kills(keys, pipelines, brokers int, killBroker func()) {
 	w.settled()
 	p.stop()
 	w.account().balanced().onceWhateverHappens()
-	w.released()
+	w.releasedUnlessStalled()
 }
 
 // checkpointed is how many records the stored checkpoints have passed.
@@ -145,7 +145,7 @@ func TestExactlyOnceThroughHandOvers(t *testing.T) {
 	}
 	w.eventually("all is done", func() bool { return w.checkpointed() == w.total() })
 	a.stop()
-	w.released()
+	w.releasedUnlessStalled()
 	kept := func(_ string, r record) bool { return !strings.HasSuffix(r.PartitionKey, "7") }
 	w.accountOf(kept, w.messages()).balanced().onceWhateverHappens()
 	if got := w.delivered(); got == w.total() {

@@ -125,7 +125,14 @@ func TestWithTheRealServices(t *testing.T) {
 	w.put(3000, 40)
 	w.eventually("some of it", func() bool { return w.delivered() > w.total()-2500 })
 	killed.kill()
-	stored, before := w.leases(), w.account()
+	stored := w.leases()
+	var before *account
+	w.eventually("the readers have been handed what there was at the kill", func() bool {
+		n := len(w.messages())
+		time.Sleep(time.Second)
+		before = w.account()
+		return len(w.messages()) == n && before.hasUpTo(stored)
+	})
 	q := w.spawn(config{quick: true, pipeline: wild})
 	w.settled()
 	w.arrived(w.total())

@@ -124,7 +124,7 @@ func TestStreamsModeMovesLeasesAtOnce(t *testing.T) {
 	w := newWorld(t, 3, 3)
 	address := stack.FreeAddress(t)
 	root := filepath.Join(t.TempDir(), "root.yaml")
-	must(t, os.WriteFile(root, fmt.Appendf(nil, "http: { address: %s, read_timeout: 1m }\nlogger: { level: DEBUG }\nshutdown_timeout: %s\n", address, stopWithin), 0o600))
+	must(t, os.WriteFile(root, fmt.Appendf(nil, "http: { address: %s }\nlogger: { level: DEBUG }\nshutdown_timeout: %s\n", address, stopWithin), 0o600))
 	p := w.exec(address, "streams", "-o", root)
 	// Benthos answers /ping before the endpoints of the streams are there.
 	w.eventually("the API answers", func() bool { code, _ := get(p.http + "/streams"); return code == 200 })
