@@ -332,7 +332,10 @@ func TestIdleTopicsAreClosed(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, func() error {
-		if s.unearth(); len(s.mu.buried) > 0 {
+		s.unearth()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.mu.buried) > 0 {
 			return fmt.Errorf("%d topics buried", len(s.mu.buried))
 		}
 		return nil
