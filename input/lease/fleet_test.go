@@ -66,24 +66,31 @@ func (k *worker) drainsSlowly() *worker {
 
 // A whole life of a fleet, by real managers: cold start, newcomers, a crash, an orderly stop. A scan round is a third of
 // the failover time and 10 %. Who is refused asks again after two failover times, which happens now and then among workers
-// that come at the same moment; so a step may take that much longer in one life, and not in most of them.
+// that come at the same moment; so a step may take that much longer in one life, and not in most of them: where it does in two of
+// three, more lives tell whether that was bad luck.
 func TestALifeOfAFleet(t *testing.T) {
 	const (
-		lives    = 3
+		few      = 3
+		many     = 9
 		failover = 9 * sec
 		round    = failover/3 + failover/30
 	)
-	steps := []struct {
+	type step struct {
 		story string
 		most  time.Duration
-	}{
+	}
+	steps := []step{
 		{"cold start", 3 * round},
 		{"three newcomers", 3*round + sec},
 		{"a dead worker's leases taken and shared out", failover*4/3 + failover/6 + failover/30 + sec/2},
 		{"the leases of a worker that stopped shared out", 2*round + sec},
 	}
 	took := make([][]time.Duration, len(steps))
-	for range lives {
+	median := func(i int) time.Duration { return slices.Sorted(slices.Values(took[i]))[len(took[i])/2] }
+	unlucky := func() bool {
+		return slices.ContainsFunc(steps, func(s step) bool { return median(slices.Index(steps, s)) > s.most })
+	}
+	for life, lives := 0, few; life < lives && !t.Failed(); life++ {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.leases(40)
@@ -93,13 +100,13 @@ func TestALifeOfAFleet(t *testing.T) {
 					workers = append(workers, w.worker(fmt.Sprintf("w%d", len(workers))).drainsSlowly().run())
 				}
 			}
-			step := func(i int) { took[i] = append(took[i], w.untilFair(workers, steps[i].most+2*failover)) }
+			take := func(i int) { took[i] = append(took[i], w.untilFair(workers, steps[i].most+2*failover)) }
 			add(4)
-			step(0)
+			take(0)
 
 			time.Sleep(10 * round)
 			add(3)
-			step(1)
+			take(1)
 
 			time.Sleep(10 * round)
 			before := w.writes()
@@ -109,19 +116,21 @@ func TestALifeOfAFleet(t *testing.T) {
 			}
 			workers[1].kill()
 			workers = append(workers[:1:1], workers[2:]...)
-			step(2)
+			take(2)
 
 			time.Sleep(10 * round)
 			workers[2].close()
 			workers = append(workers[:2:2], workers[3:]...)
-			step(3)
+			take(3)
 		})
+		if life == few-1 && !t.Failed() && unlucky() {
+			lives = many
+		}
 	}
 	for i, s := range steps {
-		slices.Sort(took[i])
 		t.Logf("%s: %s", s.story, took[i])
-		if median := took[i][lives/2]; median > s.most {
-			t.Errorf("%s: %s in most lives, want %s", s.story, median, s.most)
+		if took := median(i); took > s.most {
+			t.Errorf("%s: %s in most lives, want %s", s.story, took, s.most)
 		}
 	}
 }
