@@ -13,6 +13,7 @@ import (
 
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/checkpoint"
 	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/shard"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/iamtest"
@@ -397,5 +398,15 @@ func TestR5AnUnanchoredLatestRowIsReadWhateverTheConfiguredStartIs(t *testing.T)
 		if at := w.anchorFor(l); !at.IsZero() {
 			t.Fatalf("%s got the anchor %s", other, at)
 		}
+	}
+}
+
+// r5.3: a row at AT_TIMESTAMP means the configured moment. "Now" beside it would override the configuration for whoever comes
+// next, and lose what came in between.
+func TestR5TheAnchorOfATimestampIsTheConfiguredMoment(t *testing.T) {
+	at := time.UnixMilli(1700000000000)
+	w := &worker{start: shard.Start{Position: checkpoint.AtTimestamp, At: at}}
+	if got := w.anchorFor(lease.Lease{Key: shard0, Checkpoint: checkpoint.Position{Sequence: checkpoint.AtTimestamp}}); !got.Equal(at) {
+		t.Errorf("the anchor is %s, want %s", got, at)
 	}
 }

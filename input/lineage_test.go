@@ -2,6 +2,7 @@ package input
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/input/lease"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/kinesistest"
 )
@@ -443,5 +445,35 @@ func TestTheAuditCleansUpAndMends(t *testing.T) {
 	}
 	if got := w.lease(shard0, "checkpoint"); got != "" {
 		t.Fatal("a cleaned up parent came back")
+	}
+}
+
+// r7.1: a worker that meets rows of another stream keeps its own leases, and makes none and deletes none in a table that is not
+// its own alone.
+func TestTheAuditTouchesNoTableWithRowsOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	in := w.connected()
+	var missing string
+	w.eventually("two leases", func() bool {
+		missing = "shardId-000000000001"
+		return w.lease(shard0, "leaseOwner") != "" && w.lease(missing, "leaseOwner") != ""
+	})
+	key := func(id string) map[string]types.AttributeValue {
+		return map[string]types.AttributeValue{"leaseKey": &types.AttributeValueMemberS{Value: id}}
+	}
+	w.dynamodb.DeleteItem("application", key(missing))
+	row := w.dynamodb.Item("application", key(shard0))
+	row["leaseKey"] = &types.AttributeValueMemberS{Value: "shardId-000000000077"}
+	row["kp_stream"] = &types.AttributeValueMemberS{Value: "arn:aws:kinesis:us-east-1:000000000000:stream/another@1"}
+	w.dynamodb.Put("application", row)
+	a := auditor{ended: map[string]time.Time{}, seen: map[string]int{}}
+	for i := range holeAudits + 1 {
+		if err := a.audit(w.ctx(), in.theWorker(), time.Now().Add(time.Duration(i)*cleanupAfter)); !errors.Is(err, lease.ErrOtherStream) {
+			t.Fatalf("audit %d: %v", i, err)
+		}
+	}
+	if w.lease(missing, "checkpoint") != "" {
+		t.Error("a lease was made")
 	}
 }

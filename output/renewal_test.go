@@ -104,3 +104,23 @@ func TestRenewalsAreRare(t *testing.T) {
 		t.Error("not renewed again")
 	}
 }
+
+// What is in doubt is known to the session alone. It is read back before another takes its place, or there would be copies.
+func TestASessionInDoubtIsNotReplaced(t *testing.T) {
+	b := exactBroker(t, 1)
+	o := connected(t, b.URL(), exactly)
+	s := (&counter{}).newRun()
+	s.deliver(t, o, from(0, 5)...)
+	before := o.session.Load()
+	doubted(t, o, s)
+	before.wedged.Store(true)
+	o.renew(before, time.Now())
+	if o.session.Load() != before {
+		t.Fatal("the session is gone, and with it what was in doubt")
+	}
+	s.deliver(t, o, from(5, 5)...) // reads the topic back
+	o.renew(before, time.Now())
+	if o.session.Load() == before {
+		t.Error("the session stays though nothing is in doubt any more")
+	}
+}

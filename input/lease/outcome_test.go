@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -176,6 +177,14 @@ func TestTakeIsConditionalOnAllThatWasSeen(t *testing.T) {
 		if got := *in.ConditionExpression; got != want {
 			t.Errorf("condition %s, want %s", got, want)
 		}
+	}
+}
+
+// I6: what LATEST means is fixed once. A take brings its own moment only where there is none.
+func TestATakeMovesNoAnchor(t *testing.T) {
+	in := takeUpdate(Lease{Key: shard0, Counter: 7}, "A", "A#1", testStream, 9*sec, time.UnixMilli(1700000000000)).input("t")
+	if got := *in.UpdateExpression; !strings.Contains(got, "#kp_start = if_not_exists(#kp_start, :new_kp_start)") {
+		t.Errorf("update: %s", got)
 	}
 }
 

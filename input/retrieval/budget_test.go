@@ -112,6 +112,25 @@ func TestWaitersAreServedInTheirOrder(t *testing.T) {
 	})
 }
 
+// The room comes at the very moment at which the reader has given up.
+func TestRoomThatComesTooLateIsGivenBack(t *testing.T) {
+	b := NewBudget(1000, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := &waiter{request: Request{Records: 10, MeanBytes: 10}, granted: make(chan Grant, 1)}
+	b.mu.Lock()
+	element := b.mu.waiters.PushBack(w)
+	b.serveLocked()
+	_, done, err := b.reconsiderLocked(ctx, w, element, false)
+	b.mu.Unlock()
+	if !done || !errors.Is(err, context.Canceled) {
+		t.Fatalf("done %v: %v", done, err)
+	}
+	if bytes, records := b.Held(); bytes != 0 || records != 0 {
+		t.Errorf("%d bytes and %d records are held for good", bytes, records)
+	}
+}
+
 func TestAWaiterThatGivesUpLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1000, 1000)

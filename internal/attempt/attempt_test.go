@@ -312,3 +312,30 @@ func TestBootClockGoesForward(t *testing.T) {
 		t.Fatal("the clock went back")
 	}
 }
+
+// Batches that were merged on the way hold several attempts, in any order. Locked as they come, two of them could wait for each
+// other for ever; so an attempt that has to wait for an earlier one is not locked meanwhile.
+func TestMergedBatchesAreLockedInOneOrder(t *testing.T) {
+	first, second := New("shard", open(), 1), New("shard", open(), 1)
+	first.mu.Lock()
+	done := make(chan error, 1)
+	go func() {
+		end, err := Begin("output", second, first)
+		if err == nil {
+			end()
+		}
+		done <- err
+	}()
+	for range 100 {
+		if !second.mu.TryLock() {
+			t.Error("the later attempt is locked while the earlier one is waited for")
+			break
+		}
+		second.mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	first.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
