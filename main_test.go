@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -96,6 +97,24 @@ func TestAnErrorOfTheCommandLineIsNotBuriedInHelp(t *testing.T) {
 		if code, printed := cli(t, args...); code != 0 || !strings.Contains(printed, "USAGE:") {
 			t.Errorf("%v: exit code %d: %s", args, code, printed)
 		}
+	}
+}
+
+// The examples of Benthos' help are of components that are not in this binary: whoever copied one got an error.
+func TestTheExamplesInTheHelpWork(t *testing.T) {
+	examples := regexp.MustCompile(name + ` create ([a-z_,]+/[a-z_,/]*)`)
+	tried := 0
+	for _, args := range [][]string{{"--help"}, {"create", "--help"}} {
+		_, printed := cli(t, args...)
+		for _, found := range examples.FindAllStringSubmatch(printed, -1) {
+			tried++
+			if code, printed := cli(t, "create", found[1]); code != 0 {
+				t.Errorf("create %s, of %v: exit code %d: %s", found[1], args, code, printed)
+			}
+		}
+	}
+	if tried < 2 {
+		t.Errorf("only %d examples were found", tried)
 	}
 }
 

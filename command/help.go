@@ -12,6 +12,10 @@ import (
 // stockHelp prints help as the library of the command line does.
 var stockHelp = cli.HelpPrinter
 
+// ownExamples puts components that are there in the place of those of Benthos' help that are not, in its examples of create.
+var ownExamples = strings.NewReplacer("kafka//file", "kinesis_pulsar//pulsar", "stdin/bloblang,awk/nats", "kinesis_pulsar/mapping/pulsar",
+	"file,http_server/protobuf/http_client", "file,http_server/mapping/http_client")
+
 // SetHelp makes the help of the whole command line the binary's: it says what the binary is for, and is printed to those who ask for
 // it. Benthos' commands print it below every error as well, forty lines long, and the error is out of sight.
 //
@@ -21,6 +25,10 @@ func (b Binary) SetHelp(args []string, purpose string) {
 		app, isApp := data.(*cli.App)
 		if isApp {
 			app.Usage = purpose
+			app.Description = ownExamples.Replace(app.Description)
+		}
+		if c, is := data.(*cli.Command); is {
+			c.Description = ownExamples.Replace(c.Description)
 		}
 		if !helpWanted(args, app) {
 			fmt.Fprintf(w, "%s --help tells what there is\n", strings.Join(append([]string{b.Name}, commandOf(data)...), " "))

@@ -109,7 +109,7 @@ func (c *conversion) configs(configs, secrets *yaml.Node) (mapping, error) {
 			name := text(value)
 			if legal := legalName(name); legal != name {
 				in.addText(key, legal, fmt.Sprintf("It was %q, which cannot be the name of a lease table; a connector with it has never got anywhere.", name))
-				c.note(Changed, "configs."+key, "%q cannot be the name of a DynamoDB table: %s", name, legal)
+				c.note(Changed, "configs."+key, "%q cannot be the name of a DynamoDB table: it is %s now", name, legal)
 				continue
 			}
 			in.add(key, clean(value), "The name of the lease table. Stop the connector first: its positions are found there, and taken over.")

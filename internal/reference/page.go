@@ -185,6 +185,7 @@ func rulesPage() string {
 		"mode in that of the service (`-o`):\n\n" +
 		"```yaml\nlint:\n  allow: [ split-overtakes ]\n```\n\n" +
 		"A config with an error that comes through the streams API is answered with 400 and the findings, as Benthos' own are; `?chilled=true` takes it all the same.\n" +
+		"A key that is there twice in one object, a second document in a file (`---`), and an alias inside of what it stands for are errors too, and have no rule that could be allowed: a part of the config would be left out in silence.\n" +
 		"What changes on disk under `--watcher` is not held against these rules, nor are resources that are sent to the API by themselves. `lint` looks at the files of a folder of streams together\n" +
 		"(`kinesis-pulsar lint ./streams/...`), and into the files of resources that a config uses (`-r`).\n\n" +
 		"| rule | | what must not be |\n|---|---|---|\n")
