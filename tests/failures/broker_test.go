@@ -57,17 +57,16 @@ func topicsAreUnloaded(t *testing.T, broker *stack.PulsarService) {
 	p := w.run(config{})
 	w.feed(300)
 	w.settled() // it has begun
-	for range 6 {
-		w.feed(300)
-		time.Sleep(300 * time.Millisecond)
-		w.admin("PUT", w.topicPath("/unload"), nil)
-	}
-	w.settled()
+	w.quietly("warnings", func() int { return p.logs.count("level=warning") }, func() {
+		for range 6 {
+			w.feed(300)
+			time.Sleep(300 * time.Millisecond)
+			w.admin("PUT", w.topicPath("/unload"), nil)
+		}
+		w.settled()
+	})
 	w.account()
 	p.ready()
-	if n := p.logs.count("level=warning"); n > 0 {
-		t.Errorf("%d warnings", n)
-	}
 	p.stop()
 }
 
@@ -149,9 +148,7 @@ func aPermissionIsWithdrawn(t *testing.T, broker *stack.PulsarService) {
 	w.feed(300)
 	w.settled()
 	w.admin("DELETE", w.namespacePath("/permissions/writer"), nil)
-	w.admin("PUT", w.topicPath("/unload"), nil)
-	w.feed(300)
-	p.notReadyWhileFed("uthoriz")
+	p.notReadyWhileUnloaded("uthoriz")
 	grant()
 	p.ready()
 	w.feed(100)
@@ -170,9 +167,7 @@ func aSchemaIsEnforced(t *testing.T, broker *stack.PulsarService) {
 		"type": "JSON", "schema": `{"type":"record","name":"order","fields":[{"name":"id","type":"string"}]}`, "properties": map[string]string{},
 	})
 	w.admin("POST", w.namespacePath("/schemaValidationEnforced"), true)
-	w.admin("PUT", w.topicPath("/unload"), nil)
-	w.feed(300)
-	p.notReadyWhileFed("chema")
+	p.notReadyWhileUnloaded("chema")
 	w.admin("POST", w.namespacePath("/schemaValidationEnforced"), false)
 	p.ready()
 	w.feed(100)
@@ -200,11 +195,13 @@ func aTopicsOwnLimitOfSize(t *testing.T, broker *stack.PulsarService) {
 	w.feed(100)
 	w.settled()
 	w.account()
-	if n := p.logs.count("level=warning", "have been waiting", "Exceed maximum message size"); n != 1 {
-		t.Errorf("%d warnings with the broker's words", n)
-	}
 	w.eventually("the gauge is back", func() bool { return p.blocked() == 0 })
 	p.ready()
+	// It is blocked once, unless the broker itself takes the limit for gone and then for there again.
+	told, over := p.logs.count("level=warning", "have been waiting", "Exceed maximum message size"), p.logs.count("are confirmed again")
+	if told < 1 || told > over {
+		t.Errorf("%d warnings with the broker's words, and %d times it was over", told, over)
+	}
 	p.stop()
 }
 
@@ -221,13 +218,12 @@ func (w *world) oversize() (shard, sequence string) {
 func anOversizeRecordGoesInChunks(t *testing.T, broker *stack.PulsarService) {
 	w := newWorld(t, broker, 2)
 	p := w.run(config{pulsar: "compression: none"})
-	for range 3 {
-		w.oversize()
-		w.settled()
-	}
-	if extra := w.account(); extra > 0 {
-		t.Errorf("%d further copies though nothing failed", extra)
-	}
+	w.quietly("further copies though nothing failed", func() int { return w.account() }, func() {
+		for range 3 {
+			w.oversize()
+			w.settled()
+		}
+	})
 	p.ready()
 	p.stop()
 }
@@ -270,7 +266,7 @@ func anOversizeRecordStopsItsShardAlone(t *testing.T, broker *stack.PulsarServic
 	w := newWorld(t, broker, 2)
 	shard, sequence := w.oversize()
 	p := w.run(config{pulsar: "compression: none\nchunking: off"})
-	w.eventually("an operator is told", func() bool { return p.logs.count("level=warning", sequence, shard) == 1 })
+	w.eventually("an operator is told", func() bool { return p.logs.count("level=warning", sequence, shard) > 0 })
 	others := 0
 	for id, list := range w.kinesis.Records(streamName) {
 		if id != shard {
@@ -279,6 +275,10 @@ func anOversizeRecordStopsItsShardAlone(t *testing.T, broker *stack.PulsarServic
 	}
 	w.eventually("the other shards go on", func() bool { return len(w.read()) >= others })
 	p.ready()
+	// A lease that was lost, by a machine that stood still, is a new one to be told of.
+	if n := p.logs.count("level=warning", sequence, shard); n > 1 && p.logs.count("Stopped", "shards") == 0 {
+		t.Errorf("an operator is told %d times", n)
+	}
 	p.stop()
 }
 
@@ -298,9 +298,7 @@ func restarts(t *testing.T, broker *stack.PulsarService) {
 		end()
 		w.feed(300)
 		p.notReady("connection refused")
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		must(t, broker.Start(ctx))
-		cancel()
+		must(t, broker.Start(t.Context()))
 		p.ready()
 		w.feed(300)
 		w.settled()

@@ -78,16 +78,15 @@ func aTokenExpires(t *testing.T, broker *stack.PulsarService) {
 	p := w.run(config{auth: fmt.Sprintf("auth: { token: { enabled: true, file: %q } }", file)})
 	w.feed(300)
 	replaced(w.atTheEnd)
-	// By the end of this the first of the tokens has run out.
-	for until := time.Now().Add(life + 2*time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
-		w.feed(20)
-		valid(life)
-	}
-	replaced(w.atTheEnd)
-	p.ready()
-	if n := p.logs.count("level=warning"); n > 0 {
-		t.Errorf("%d warnings though the token was replaced in time", n)
-	}
+	w.quietly("warnings though the token was replaced in time", func() int { return p.logs.count("level=warning") }, func() {
+		// By the end of this the token that it began with has run out.
+		for until := time.Now().Add(life + 2*time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
+			w.feed(20)
+			valid(life)
+		}
+		replaced(w.atTheEnd)
+		p.ready()
+	})
 	time.Sleep(life) // it runs out
 	p.notReadyWhileFed("uthenticat")
 	valid(time.Hour)
