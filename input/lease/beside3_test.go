@@ -110,3 +110,20 @@ func TestAStaleScanRaisesNoDead(t *testing.T) {
 		t.Errorf("%q has stopped", worker)
 	}
 }
+
+// r8.3: workers of KCL 3.x coordinate as 2.x does until their migration is through, and again after a rollback; whatever moves
+// then, also what only a 3.x worker writes, is that of a fleet which we may live beside.
+func TestAWitnessHoldsNothingAgainstAFleetThatWorksAs2xDoes(t *testing.T) {
+	for version, want := range map[string]string{"CLIENT_VERSION_UPGRADE_FROM_2X": "", "CLIENT_VERSION_2X": "", "CLIENT_VERSION_3X": "K", "": "K"} {
+		w := witness{failover: 9 * sec}
+		for i := range 3 {
+			c := coordinator{version: version, workers: map[string]map[string]types.AttributeValue{
+				"K": {attrWorkerID: text("K"), attrWorkerSeen: number(int64(1700000000 + 30*i))},
+			}}
+			w.see([]Lease{{Key: shard0, Owner: "K", Counter: int64(7 + i), Checkpoint: at("1")}}, c, time.Duration(i)*3*sec)
+		}
+		if worker, what := w.alive(6 * sec); worker != want {
+			t.Errorf("version %q: %q has moved %s, want %q", version, worker, what, want)
+		}
+	}
+}

@@ -157,6 +157,57 @@ func TestPlanCountsWorkersAndKeepsToTheMaximum(t *testing.T) {
 	}
 }
 
+// What was asked for and has not come yet counts as held: it may all be given.
+func TestWhatIsAskedForCountsAgainstTheMaximum(t *testing.T) {
+	known := map[string]observation{}
+	for _, key := range []string{"a", "b", "c"} {
+		known[key] = observation{lease: Lease{Key: key, Checkpoint: at("1")}, seenAt: 90 * sec, confirmed: true}
+	}
+	v := view{worker: "A", failover: 10 * sec, now: 100 * sec, max: 3, busy: map[string]bool{"held": true}, asked: map[string]time.Duration{"asked": 99 * sec},
+		isOwn: func(Lease) bool { return false }, mayTake: func(Lease) bool { return true }}
+	if d := makePlan(known, v); len(d.take) != 1 {
+		t.Errorf("takes %d beside one that is held and one that is asked for, of 3 at most", len(d.take))
+	}
+}
+
+// r8.5: a KCL worker that has one lease above the floor loses one, and not one to each of us.
+func TestNoMoreOfUsStealThanThereAreLeasesAboveTheFloor(t *testing.T) {
+	known := map[string]observation{}
+	add := func(owner string, n int) {
+		for i := range n {
+			l := Lease{Key: fmt.Sprint(owner, i), Owner: owner, Counter: 5, Checkpoint: at("1")}
+			if owner != "K" {
+				l.Acquisition = owner + "#1"
+			}
+			known[l.Key] = observation{lease: l, seenAt: 95 * sec}
+		}
+	}
+	add("A", 2)
+	add("B", 2)
+	add("C", 2)
+	add("K", 6) // the floor is 3
+	thieves := func() (n int) {
+		for _, w := range []string{"A", "B", "C"} {
+			d := makePlan(known, view{worker: w, failover: 10 * sec, now: 100 * sec,
+				isOwn: func(l Lease) bool { return l.Owner == w }, mayTake: func(Lease) bool { return true }, busy: map[string]bool{w + "0": true, w + "1": true}})
+			if d.stolen {
+				n++
+			}
+		}
+		return n
+	}
+	if n := thieves(); n != 3 {
+		t.Fatalf("%d of us steal of the 3 leases above the floor", n)
+	}
+	for i := range 2 { // now another of us has the rest of what is above the floor, and gives it when it is asked
+		delete(known, fmt.Sprint("K", 5-i))
+	}
+	add("D", 5)
+	if n := thieves(); n != 1 {
+		t.Errorf("%d of us steal the one lease above the floor", n)
+	}
+}
+
 func TestScansBecomeRarerWithManyWorkers(t *testing.T) {
 	for workers, want := range map[int]time.Duration{1: 4 * sec, 16: 4 * sec, 32: 8 * sec, 40: 10 * sec} {
 		if got := scanPeriod(12*sec, workers); got != want {

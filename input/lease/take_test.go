@@ -39,6 +39,25 @@ func TestLostAnswerOfATake(t *testing.T) {
 	})
 }
 
+// DynamoDB answers with an error of its own and has done the write all the same. Such a take is as old as its request, not as the
+// next one, which finds it.
+func TestATakeThatWasDoneThoughTheServiceFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.put(Lease{Key: shard0, Owner: "dead", Counter: 7, Checkpoint: at("5")}, nil)
+		sent := w.times(isTake)
+		w.db.Inject(dynamotest.Fault{Kind: dynamotest.AppliedInternalError, When: isTake})
+		k := w.worker("A").run()
+		for k.held(shard0) == nil && time.Since(w.start) < 30*sec {
+			time.Sleep(time.Millisecond)
+		}
+		h := k.mustHold(shard0)
+		if s := sent(); len(s) != 2 || h.Fence().Deadline() != s[0]+k.m.cfg.life() {
+			t.Errorf("the fence closes at %s, takes were sent at %v: the first one counts", h.Fence().Deadline(), s)
+		}
+	})
+}
+
 // A take whose answers never came may still have been done: the scan shows it, and it is not left to expire.
 func TestATakeThatIsFoundOutByTheNextScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
