@@ -75,14 +75,9 @@ func (w *writing) bury(ctx context.Context) {
 	}
 }
 
-// deadLetter sends a refused message to the dead-letter topic and returns when Pulsar has confirmed it there. An error is
-// transient, whatever its kind: the record is neither published nor buried, and must come again. The entry is one that
-// was resolved; it must not be with the client any more.
-func (o *output) deadLetter(ctx context.Context, e *entry, cause error) error {
-	return o.deadLetters(ctx, []*entry{e}, []error{cause})[0]
-}
-
-// deadLetters is deadLetter for several, which keep their order: none is sent after one that failed.
+// deadLetters sends refused messages to the dead-letter topic and returns when Pulsar has confirmed them there. They keep
+// their order: none is sent after one that failed. An error is transient, whatever its kind: the record is neither published
+// nor buried, and must come again. The entries are ones that were resolved; they must not be with the client any more.
 func (o *output) deadLetters(ctx context.Context, refused []*entry, causes []error) []error {
 	outcomes := make([]error, len(refused))
 	for begin := 0; begin < len(refused); {

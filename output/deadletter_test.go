@@ -204,14 +204,14 @@ func TestFencedRunsBuryNothing(t *testing.T) {
 	batch, a := s.batch("k")
 	s.fence.Close()
 	e := &entry{source: batch[0], attempt: a.Attempt}
-	if err := o.deadLetter(t.Context(), e, errors.New("because of a test")); !errors.Is(err, attempt.ErrFenced) {
+	if err := o.deadLetters(t.Context(), []*entry{e}, []error{errors.New("because of a test")})[0]; !errors.Is(err, attempt.ErrFenced) {
 		t.Errorf("%v", err)
 	}
 	if n := len(b.Messages("dead")); n > 0 {
 		t.Errorf("%d dead letters", n)
 	}
 	without := connected(t, b.URL(), "topic: t")
-	if err := without.deadLetter(t.Context(), e, errors.New("because of a test")); !errors.Is(err, errNoDeadLetterTopic) {
+	if err := without.deadLetters(t.Context(), []*entry{e}, []error{errors.New("because of a test")})[0]; !errors.Is(err, errNoDeadLetterTopic) {
 		t.Errorf("%v", err)
 	}
 }

@@ -106,14 +106,6 @@ func policyUnder(page, heading string) ([]statement, error) {
 	return statements, nil
 }
 
-// Actions are all that the policy allows on anything.
-func (p Policy) Actions() (actions []string) {
-	for _, s := range p.statements {
-		actions = append(actions, s.Action...)
-	}
-	return actions
-}
-
 // Allows tells whether the policy allows an action on a resource, given by what its ARN has behind the account.
 func (p Policy) Allows(action, resource string, names Names) bool {
 	for _, s := range p.statements {

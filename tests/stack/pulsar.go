@@ -182,14 +182,6 @@ func (p *PulsarService) ServiceURLTLS() string {
 	return fmt.Sprintf("pulsar+ssl://127.0.0.1:%d", p.ports.ports[brokerTLSPort])
 }
 
-// AdminURLTLS returns the TLS address of the admin API: https://127.0.0.1:port; "" unless Secure was asked for.
-func (p *PulsarService) AdminURLTLS() string {
-	if p.security == nil {
-		return ""
-	}
-	return fmt.Sprintf("https://127.0.0.1:%d", p.ports.ports[webTLSPort])
-}
-
 // Security returns what clients of a Secure broker need; nil for any other.
 func (p *PulsarService) Security() *Security { return p.security }
 
