@@ -470,7 +470,12 @@ func (r *run) handOut() (service.MessageBatch, service.AckFunc) {
 	}
 	f := &flight{records: records}
 	f.attempt = r.attempts.Attempt(len(records), func(i int) attempt.Origin {
-		return attempt.Origin{Ordinal: int64(records[i].ticket), PartitionKey: records[i].record.PartitionKey}
+		record := &records[i].record
+		origin := attempt.Origin{Ordinal: int64(records[i].ticket), PartitionKey: record.PartitionKey, SequenceNumber: record.Position.Sequence, Sub: -1, Arrival: record.Arrival}
+		if record.Aggregated {
+			origin.Sub = record.Position.Sub
+		}
+		return origin
 	})
 	for i := range records {
 		f.charge += records[i].record.Charge()

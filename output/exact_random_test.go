@@ -12,12 +12,13 @@ import (
 )
 
 // randomFaults plays a shard under a storm. Faults that make the broker leave a message out and store later ones cost the
-// order of what is affected, and together with a crash, before what the topic had is behind the count or before what it
-// had of an earlier run is sent again, copies; nothing else does. crashAnywhere lets that happen.
+// order of what is affected, and together with a crash, when the lease has the new name and what the topic had is not behind
+// the count yet, copies; nothing else does. crashAnywhere lets that happen.
+//
+// A crash may come, in any case, before the lease has the new name.
 //
 // With parts, something between input and output makes two batches of one, which come in any order, and sends a batch again
-// that has failed. A crash between two parts can lose the one that was overtaken, so there is none then; and a new name, which
-// the second part can need, costs copies as above.
+// that has failed.
 func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool) {
 	if raceDetector {
 		t.Skip("the Pulsar client races with itself here: unbatched, when a connection breaks")
@@ -32,7 +33,6 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool
 	pending := []int64(nil) // handed out and not confirmed
 	next := int64(0)        // of the shard's records, the first that was not handed out in this run
 	faults, crashes := 0, 0
-	before := int64(-1) // the most that an earlier run may have sent
 	recovering, floor := false, int64(0)
 	for {
 		if time.Now().After(deadline) {
@@ -59,19 +59,19 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool
 			b.PassSends("t", r.IntN(40))
 			b.FailSends("t", 1, pulsartest.PersistenceError, "the bookies are away")
 		case 4:
-			if leaveOut && next > before {
+			if leaveOut {
 				b.PassSends("t", r.IntN(40))
 				b.SwallowReceipts("t", 1)
 			}
 		case 5:
-			if leaveOut && next > before {
+			if leaveOut {
 				b.PassSends("t", r.IntN(40))
 				b.CorruptSends("t", 1)
 			}
 		case 6:
 			b.CloseProducers("t")
 		case 7:
-			if !leaveOut || next <= before {
+			if !leaveOut {
 				break
 			}
 			// Quota: what is on the wire fails, what is queued in the client goes out when it reconnects.
@@ -89,7 +89,11 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(50+r.IntN(3000))*time.Millisecond)
 		batch, a := s.batch(pending...)
 		epoch := c.epoch
-		inParts := parts && len(batch) > 1 && next > before && r.IntN(6) == 0
+		inParts := parts && len(batch) > 1 && r.IntN(6) == 0
+		last := r.IntN(8) == 0 && (crashAnywhere || !recovering) // the process is killed before it can write a new name
+		c.mu.Lock()
+		c.gone = last
+		c.mu.Unlock()
 		var err error
 		if inParts {
 			half := 1 + r.IntN(len(batch)-1)
@@ -129,7 +133,7 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool
 			// What was found in the topic is behind the count now.
 			recovering, floor = false, next
 		}
-		if r.IntN(10) == 0 && (crashAnywhere || !recovering) && !(parts && pending != nil) {
+		if last || r.IntN(10) == 0 && (crashAnywhere || !recovering) {
 			// The process is killed, or the lease lost, and the count is the last that was written.
 			crashes++
 			b.ClearFaults()
@@ -139,10 +143,8 @@ func randomFaults(t *testing.T, seed uint64, leaveOut, crashAnywhere, parts bool
 				_ = o.Close(context.Background())
 				o = connected(t, b.URL(), exactly)
 			}
-			if before = max(before, next); crashAnywhere {
-				before = -1
-			}
 			c.mu.Lock()
+			c.gone = false
 			c.confirmed = max(c.began, floor, c.confirmed-int64(r.IntN(200)))
 			next = c.confirmed
 			c.mu.Unlock()

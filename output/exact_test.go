@@ -25,6 +25,12 @@ type counter struct {
 	confirmed int64 // records of the shard; guarded by mu
 	began     int64 // of the shard's records, the first of the epoch; guarded by mu
 	parts     int   // guarded by mu
+	gone      bool  // the process is about to be killed, and writes no new epoch any more; guarded by mu
+	// anonymous records have messages that do not tell which record they are of.
+	anonymous bool
+	// together is how many records share a Kinesis record; 0 and 1 for none.
+	together int64
+	arrival  time.Time // of all records
 }
 
 // exactShard plays one run of a shard: it hands out records 0, 1, 2 … of a stream without end from the confirmed one on.
@@ -48,6 +54,9 @@ func (s *exactShard) Sequence(_ context.Context, partitions int, not string) (at
 	defer s.mu.Unlock()
 	name := func() string { return fmt.Sprintf("app/stream/shardId-000000000000/%d", s.epoch) }
 	if not == name() {
+		if s.gone {
+			return attempt.Sequence{}, errors.New("the process is about to be killed")
+		}
 		s.epoch++
 		s.began, s.parts = s.confirmed, 0
 	}
@@ -63,7 +72,7 @@ func (s *exactShard) Sequence(_ context.Context, partitions int, not string) (at
 // batch hands out records of the shard, whose keys are their remainders by 7; every eleventh has none.
 func (s *exactShard) batch(records ...int64) (service.MessageBatch, *attempt.Attempt) {
 	a := s.run.Attempt(len(records), func(i int) attempt.Origin {
-		return attempt.Origin{Ordinal: records[i] - s.first, PartitionKey: keyOf(records[i])}
+		return attempt.Origin{Ordinal: records[i] - s.first, PartitionKey: keyOf(records[i]), SequenceNumber: s.sequenceOf(records[i]), Sub: s.subOf(records[i]), Arrival: s.arrival}
 	})
 	ctx := a.Context(context.Background())
 	batch := make(service.MessageBatch, len(records))
@@ -72,10 +81,24 @@ func (s *exactShard) batch(records ...int64) (service.MessageBatch, *attempt.Att
 		if r%11 > 0 {
 			m.MetaSetMut("pulsar_key", keyOf(r))
 		}
+		if !s.anonymous {
+			m.MetaSetMut(sequenceProperty, s.sequenceOf(r))
+		}
 		m.MetaSetMut(attempt.RecordIDKey, a.ID(i))
 		batch[i] = m
 	}
 	return batch, a
+}
+
+func (c *counter) sequenceOf(record int64) string {
+	return strconv.FormatInt(1000000+record/max(1, c.together), 10)
+}
+
+func (c *counter) subOf(record int64) int64 {
+	if c.together < 2 {
+		return -1
+	}
+	return record % c.together
 }
 
 func keyOf(record int64) string { return "key-" + strconv.FormatInt(record%7, 10) }

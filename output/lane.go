@@ -39,6 +39,9 @@ type lane struct {
 	doubts   []*track        // in doubt, of producers that are not gone on with
 	not      string          // the name of those
 	turns    turns
+	inherits bool        // an earlier run may have sent what comes next
+	reach    int64       // an earlier run has sent more than the records up to this ordinal that is in doubt; -1 for none
+	rested   bool        // what is in doubt has been given the time to be stored
 	inDoubt  atomic.Bool // there are doubts
 
 	mu struct {
@@ -58,7 +61,8 @@ type track struct {
 	of        int              // partitions that the topic has, as far as the lane knows
 	last      pulsar.MessageID // in front of all whose fate is not known, nil if there is none
 	used      bool             // something was sent, perhaps by an earlier run alone
-	fresh     int64            // the lowest ordinal that Pulsar had no number above, -1 for none; see lane.overtaken
+	fresh     int64            // the lowest ordinal that Pulsar had no number above, -1 for none
+	seen      pulsar.MessageID // of the messages that an earlier run has sent, the last that was found; see lane.inherit
 	doubt     bool
 	missing   bool // used by settled alone
 	// waited holds the generations of which a receipt was not waited for. What is known of them by now is not all: see
@@ -99,7 +103,7 @@ func (ls *lanes) of(run *attempt.Run) (*lane, error) {
 	if l := ls.mu.byRun[run]; l != nil {
 		return l, nil
 	}
-	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1), turns: newTurns()}
+	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1), turns: newTurns(), reach: -1}
 	if !run.OnClose(ls, func() <-chan struct{} { return ls.end(l) }) {
 		return nil, fmt.Errorf("writing records of %s: %w", run.Shard(), errRunOver)
 	}
@@ -223,6 +227,7 @@ func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
 	l.closed = l.session.dismissTracks(old)
 	l.turns.renamed()
 	l.topic, l.sequence, l.tracks, l.not = t, sequence, tracks, ""
+	l.inherits = sequence.First > 0
 	return nil
 }
 
@@ -251,7 +256,7 @@ func (l *lane) place(w *writing, e *entry) {
 func (w *writing) exactPartition(e *entry, partitions int) int {
 	key := e.orderKey()
 	if key == "" {
-		key = e.id.PartitionKey()
+		key = e.id.Origin().PartitionKey
 	}
 	return w.output.conf.hashing.partitionOf(key, partitions)
 }

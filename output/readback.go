@@ -2,9 +2,7 @@ package output
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -49,6 +47,13 @@ func (l *lane) abandon(ctx context.Context, why string) {
 	if l.not == "" {
 		l.session.log.Infof("Shard %s goes on under a new name of its producers: %s", l.run.Shard(), why)
 	}
+	if l.inherits {
+		// What an earlier run has sent may reach beyond this batch, and into other partitions.
+		for _, t := range l.tracks {
+			t.used = t.used || t.fresh < 0
+		}
+		l.reach = max(l.reach, l.turns.high)
+	}
 	// The name is the same in all partitions, so what was sent to the others without a receipt is to be looked for too.
 	for _, t := range l.tracks {
 		if t.used {
@@ -56,6 +61,7 @@ func (l *lane) abandon(ctx context.Context, why string) {
 		}
 	}
 	l.inDoubt.Store(len(l.doubts) > 0)
+	l.rested = false
 	l.not = l.sequence.Producer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), barLimit)
 	defer cancel()
@@ -77,25 +83,27 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 	if len(l.doubts) == 0 || len(batch) == 0 {
 		return batch, nil
 	}
-	// A topic may be large: when the shard is lost meanwhile nobody waits for the rest.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if !l.endsWith(cancel) {
-		return nil, fmt.Errorf("writing records of %s: %w", l.run.Shard(), errRunOver)
+	ctx, end, err := l.reading(ctx)
+	if err != nil {
+		return nil, err
 	}
-	defer l.endsWith(nil)
+	defer end()
 	select {
 	case <-l.closed:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	settle := time.NewTimer(settleTime)
-	defer settle.Stop()
-	select {
-	case <-settle.C:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if !l.rested {
+		settle := time.NewTimer(settleTime)
+		defer settle.Stop()
+		select {
+		case <-settle.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		l.rested = true
 	}
+	there := 0
 	expected := map[int][][]*entry{} // the topic may have had other numbers of partitions
 	for _, t := range l.doubts {
 		if !slices.ContainsFunc(l.tracks, func(now *track) bool { return now.partition.name == t.partition.name }) {
@@ -105,17 +113,25 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 			expected[t.of] = l.expected(o, batch, t.of)
 		}
 		mine := expected[t.of][t.partition.index]
+		if len(mine) == 0 {
+			continue
+		}
 		found, err := l.readBack(ctx, t, mine)
 		if err != nil {
 			return nil, fmt.Errorf("after a failure it is not known which records of %s are stored, and the topic has to be read to find out: %w", l.run.Shard(), err)
 		}
 		for i, e := range mine {
 			if found[i] {
+				there++
 				l.turns.finish(e.id)
 			}
 		}
 	}
-	if l.turns.looked(recordsOf(batch)) {
+	records := recordsOf(batch)
+	if there == 0 && records[len(records)-1].Ordinal() > l.reach {
+		l.reach = -1 // An earlier run goes from batch to batch as this one does, and has not got to this one.
+	}
+	if l.turns.looked(records) && l.reach < 0 {
 		l.doubts = nil
 		l.inDoubt.Store(false)
 	}
@@ -153,66 +169,72 @@ func (l *lane) expected(o *output, batch service.MessageBatch, partitions int) [
 	return byPartition
 }
 
+// reading returns a context for reading topics. They may be large: when the shard is lost meanwhile nobody waits for the rest.
+func (l *lane) reading(ctx context.Context) (_ context.Context, end func(), _ error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if !l.endsWith(cancel) {
+		cancel(nil)
+		return nil, nil, fmt.Errorf("writing records of %s: %w", l.run.Shard(), errRunOver)
+	}
+	return ctx, func() {
+		l.endsWith(nil)
+		cancel(nil)
+	}, nil
+}
+
 // readBack tells which of the messages of a track the topic has. Readers are not told the numbers of messages, so they are
-// known by all that is in them, which with the default properties is never the same.
+// known by their identity.
 //
 // Behind the last message of which the place is known there can be nothing but these messages, so of equal ones it does not
 // matter which is found. Without one the topic is read from its beginning, and may have equal messages that were sent
 // long before: a message that is not the only one of its kind then counts as missing, so that it comes twice rather than
-// not at all.
+// not at all. Where the messages tell their records it is not read from its beginning, but from behind a message with a lower
+// number.
 func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found []bool, err error) {
-	wanted, there := map[fingerprint]int{}, map[fingerprint]int{}
-	for _, e := range expected {
-		wanted[e.fingerprint()]++
-	}
-	s := &scan{session: l.session, topic: t.partition.name, at: t.last, silence: l.session.scanSilence}
-	if s.at == nil {
-		s.at = pulsar.EarliestMessageID()
-	}
-	s.visit = func(m pulsar.Message) {
-		if m.ProducerName() != t.partition.producer {
-			return
-		}
-		if f := fingerprintOf(m.Key(), m.OrderingKey(), m.Payload(), m.Properties(), m.EventTime()); wanted[f] > 0 {
-			there[f]++
+	wanted := newWanted(expected)
+	begins := []pulsar.MessageID{t.last}
+	lowest := expected[0].sequenceNumber()
+	if t.last == nil {
+		begins = []pulsar.MessageID{pulsar.EarliestMessageID()}
+		if lowest != "" {
+			if begins, err = l.begins(ctx, t, len(expected)); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if err := s.run(ctx); err != nil {
-		return nil, err
+	var there map[identity]int
+	for i, at := range begins {
+		final, met := i == len(begins)-1, false // a message of the producer's
+		there = map[identity]int{}
+		s := &scan{session: l.session, topic: t.partition.name, at: at, silence: l.session.scanSilence}
+		s.visit = func(m pulsar.Message) bool {
+			if m.ProducerName() != t.partition.producer {
+				return true
+			}
+			if sequence := m.Properties()[sequenceProperty]; !met && !final && (sequence == "" || compareSequences(sequence, lowest) >= 0) {
+				return false // There may be more in front.
+			}
+			met = true
+			if id, ok := wanted.identify(m); ok {
+				there[id]++
+			}
+			return true
+		}
+		if err := s.run(ctx); err != nil {
+			return nil, err
+		}
+		if met {
+			break
+		}
 	}
 	found = make([]bool, len(expected))
-	for i, e := range expected {
-		f := e.fingerprint()
-		if t.last == nil {
-			found[i] = there[f] == 1 && wanted[f] == 1
-		} else if there[f] > 0 {
-			there[f]--
+	for i, id := range wanted.ids {
+		if t.last == nil && !id.isRecord() {
+			found[i] = there[id] == 1 && len(wanted.places[id]) == 1
+		} else if there[id] > 0 {
+			there[id]--
 			found[i] = true
 		}
 	}
 	return found, nil
-}
-
-// fingerprint stands for all that a consumer sees of a message.
-type fingerprint [sha256.Size]byte
-
-func (e *entry) fingerprint() fingerprint {
-	m := &e.message
-	return fingerprintOf(m.Key, m.OrderingKey, m.Payload, m.Properties, m.EventTime)
-}
-
-func fingerprintOf(key, orderingKey string, payload []byte, properties map[string]string, when time.Time) fingerprint {
-	h := sha256.New()
-	part := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
-	part(key)
-	part(orderingKey)
-	part(string(payload))
-	for _, name := range slices.Sorted(maps.Keys(properties)) {
-		part(name)
-		part(properties[name])
-	}
-	if ms := when.UnixMilli(); ms > 0 { // no event time is read as 0
-		fmt.Fprint(h, ms)
-	}
-	return fingerprint(h.Sum(nil))
 }

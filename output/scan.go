@@ -47,15 +47,16 @@ type scan struct {
 	session *session
 	topic   string
 	at      pulsar.MessageID // behind which it goes on
-	visit   func(pulsar.Message)
+	visit   func(pulsar.Message) (goOn bool)
 	silence time.Duration // after which a reader is given up
 
+	last  pulsar.MessageID // of the topic, as the last reader was told
 	read  int
 	began time.Time
 	told  bool
 }
 
-// run reads to the end. An error says that it did not get there.
+// run reads to the end, or until visit has seen enough. An error says that it did not get there.
 func (s *scan) run(ctx context.Context) error {
 	s.began = time.Now()
 	for idle := 0; ; {
@@ -87,6 +88,13 @@ func (s *scan) run(ctx context.Context) error {
 	return nil
 }
 
+// end finds out which message of the topic is the last one. Its entry is negative in a topic that has none.
+func (s *scan) end(ctx context.Context) (pulsar.MessageID, error) {
+	s.at, s.visit = pulsar.LatestMessageID(), func(pulsar.Message) bool { return false }
+	err := s.run(ctx)
+	return s.last, err
+}
+
 // readOn reads with one reader. It returns nil at the end of the topic.
 func (s *scan) readOn(ctx context.Context) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
@@ -96,6 +104,7 @@ func (s *scan) readOn(ctx context.Context) error {
 		return scanCause(ctx, err)
 	}
 	defer s.session.discard(reader)
+	s.last = last
 	if last.EntryID() < 0 || s.at.EntryID() >= 0 && comparePlaces(last, s.at) <= 0 {
 		return nil
 	}
@@ -114,11 +123,11 @@ func (s *scan) readOn(ctx context.Context) error {
 		if s.read == 0 && comparePlaces(m.ID(), s.at) <= 0 {
 			continue // The place of a receipt and that of a reader's message differ in what says that they are no batch.
 		}
-		s.visit(m)
+		goOn := s.visit(m)
 		s.at = m.ID()
 		s.read++
 		s.tell()
-		if comparePlaces(s.at, last) >= 0 {
+		if !goOn || comparePlaces(s.at, last) >= 0 {
 			return nil
 		}
 	}

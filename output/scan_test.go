@@ -24,9 +24,10 @@ func filled(t *testing.T, n int64) (*pulsartest.Broker, *output) {
 // scanned reads the topic behind a place.
 func scanned(ctx context.Context, o *output, at pulsar.MessageID, silence time.Duration) (got []int64, err error) {
 	s := &scan{session: o.session.Load(), topic: "t-partition-0", at: at, silence: silence}
-	s.visit = func(m pulsar.Message) {
+	s.visit = func(m pulsar.Message) bool {
 		n, _ := strconv.ParseInt(string(m.Payload()), 10, 64)
 		got = append(got, n)
+		return true
 	}
 	return got, s.run(ctx)
 }
@@ -75,9 +76,10 @@ func TestOnlyALackOfProgressEndsAScan(t *testing.T) {
 	_, o := filled(t, 40)
 	s := &scan{session: o.session.Load(), topic: "t-partition-0", at: pulsar.EarliestMessageID(), silence: time.Second}
 	n := 0
-	s.visit = func(pulsar.Message) {
+	s.visit = func(pulsar.Message) bool {
 		n++
 		time.Sleep(40 * time.Millisecond)
+		return true
 	}
 	if err := s.run(t.Context()); err != nil || n != 40 {
 		t.Errorf("%d messages, %v", n, err)

@@ -217,6 +217,7 @@ func (w *writing) write(ctx context.Context) (sent bool, err error) {
 	}
 	if w.lane != nil {
 		w.lane.settled(w.flight.entries[:w.kept])
+		w.lane.inherit(ctx, w)
 	}
 	w.bury(ctx)
 	w.mark()

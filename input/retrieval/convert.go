@@ -60,6 +60,7 @@ func (c *converter) appendUsers(read *Read, r *types.Record) {
 		return
 	}
 	read.OutOfRange += total - len(users)
+	record.Aggregated = total > 1
 	for i := range users {
 		record.Position.Sub, record.PartitionKey, record.Data = users[i].Sub, users[i].PartitionKey, users[i].Data
 		read.Records = c.appendNew(read.Records, record)

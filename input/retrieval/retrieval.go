@@ -46,6 +46,8 @@ var (
 type Record struct {
 	// Position is the sequence number, and the sub-sequence number inside an aggregated record.
 	Position checkpoint.Position
+	// Aggregated tells that the Kinesis record has other user records, too: the sequence number alone does not name this one.
+	Aggregated bool
 	// PartitionKey is the user record's own.
 	PartitionKey string
 	// Data is the payload, byte for byte. It is shared with nobody, and never nil.

@@ -72,11 +72,10 @@ type Attempt struct {
 
 // RecordID names one record of one attempt. A pointer to it travels in the record's metadata under RecordIDKey.
 type RecordID struct {
-	attempt      *Attempt
-	index        int
-	ordinal      int64
-	partitionKey string
-	outcome      Outcome
+	attempt *Attempt
+	index   int
+	origin  Origin
+	outcome Outcome
 }
 
 // Outcome is what the output told of a record.
@@ -112,7 +111,7 @@ func (a *Attempt) Number() uint64 { return a.number }
 
 // Has tells whether the attempt holds the record of the run with that ordinal.
 func (a *Attempt) Has(ordinal int64) bool {
-	_, found := slices.BinarySearchFunc(a.records, ordinal, func(id RecordID, ordinal int64) int { return cmp.Compare(id.ordinal, ordinal) })
+	_, found := slices.BinarySearchFunc(a.records, ordinal, func(id RecordID, ordinal int64) int { return cmp.Compare(id.origin.Ordinal, ordinal) })
 	return found
 }
 
@@ -126,10 +125,10 @@ func (id *RecordID) Attempt() *Attempt { return id.attempt }
 func (id *RecordID) Index() int { return id.index }
 
 // Ordinal is the record's place in its run, from 0, in stream order.
-func (id *RecordID) Ordinal() int64 { return id.ordinal }
+func (id *RecordID) Ordinal() int64 { return id.origin.Ordinal }
 
-// PartitionKey is the one that Kinesis has of the record.
-func (id *RecordID) PartitionKey() string { return id.partitionKey }
+// Origin is what the input has told of the record.
+func (id *RecordID) Origin() Origin { return id.origin }
 
 // String is what a user sees who prints all metadata of a message.
 func (id *RecordID) String() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // ErrNoSequence is returned when the records of a run have no numbers, since it is not an input's.
@@ -20,7 +21,7 @@ type Sequence struct {
 }
 
 // Number is the number of the record. It is the same in every attempt, and in every run with this name of a producer.
-func (s Sequence) Number(id *RecordID) int64 { return s.First + id.ordinal }
+func (s Sequence) Number(id *RecordID) int64 { return s.First + id.origin.Ordinal }
 
 // Sequencer numbers the records of a run. It belongs to the input.
 type Sequencer interface {
@@ -65,6 +66,12 @@ type Origin struct {
 	Ordinal int64
 	// PartitionKey is the one that Kinesis has of it.
 	PartitionKey string
+	// SequenceNumber is that of the Kinesis record, in decimal digits.
+	SequenceNumber string
+	// Sub is the record's place in the Kinesis record that holds it with others, from 0; -1 if it is alone in it.
+	Sub int64
+	// Arrival is when Kinesis got the record; the zero time where that is not known.
+	Arrival time.Time
 }
 
 // Attempt hands out n records of the run.
@@ -72,7 +79,7 @@ func (r *Run) Attempt(n int, origin func(i int) Origin) *Attempt {
 	a := &Attempt{number: lastNumber.Add(1), run: r, records: make([]RecordID, n)}
 	for i := range a.records {
 		o := origin(i)
-		a.records[i] = RecordID{attempt: a, index: i, ordinal: o.Ordinal, partitionKey: o.PartitionKey}
+		a.records[i] = RecordID{attempt: a, index: i, origin: o}
 	}
 	return a
 }

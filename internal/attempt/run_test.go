@@ -26,7 +26,7 @@ func TestARecordHasOneNumberInEveryAttempt(t *testing.T) {
 	if a, b := s.Number(first.ID(2)), s.Number(replay.ID(0)); a != 2 || b != 2 {
 		t.Errorf("numbers %d and %d", a, b)
 	}
-	if id := first.ID(1); id.Ordinal() != 4 || id.PartitionKey() != "k" || id.Attempt().Run() != r {
+	if id := first.ID(1); id.Ordinal() != 4 || id.Origin().PartitionKey != "k" || id.Attempt().Run() != r {
 		t.Errorf("%+v", id)
 	}
 	if _, err := New("shard", open(), 1).Run().Sequence(t.Context(), 1, ""); !errors.Is(err, ErrNoSequence) {

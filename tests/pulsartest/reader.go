@@ -65,6 +65,34 @@ func (b *Broker) AppendMarker(name string) {
 	log.nextEntry++
 }
 
+// RollLedgers begins a new ledger in a topic, or a partition of it: as a broker does from time to time, and when it takes a
+// topic over. The numbers in between are of other topics' ledgers.
+func (b *Broker) RollLedgers(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.eachLog(parseOrAll(name), func(log *partitionLog) {
+		log.ledger += 5
+		log.nextEntry = 0
+	})
+}
+
+// DeleteLedgers deletes all ledgers of a topic, or a partition of it, but the last one, as a broker does when consumers have
+// acknowledged what is in them. Messages still returns what was there.
+func (b *Broker) DeleteLedgers(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.eachLog(parseOrAll(name), func(log *partitionLog) {
+		k := len(log.frames)
+		for k > 0 && log.frames[k-1].ledger == log.ledger {
+			k--
+		}
+		log.frames = slices.Delete(log.frames, 0, k)
+		for _, r := range log.readers {
+			r.next = max(0, r.next-k)
+		}
+	})
+}
+
 // Readers is the number of readers that are connected to a topic, or to one partition of it, or ("") to any.
 func (b *Broker) Readers(name string) (n int) {
 	b.mu.Lock()
@@ -107,6 +135,7 @@ func (c *connection) subscribe(cmd *command) {
 	})
 	c.readers[r.id] = r
 	r.log.readers = append(r.log.readers, r)
+	r.log.counters.Readers++
 	c.out.send(successFrame(cmd.requestID))
 	b.notify()
 }
@@ -161,6 +190,7 @@ func (r *reader) deliver() {
 			b.forget(r.conn)
 			return
 		}
+		r.log.counters.Deliveries++
 		r.conn.out.send(deliveryFrame(r.id, r.log.name.partition, f))
 		r.permits -= f.messages
 		r.next++

@@ -19,6 +19,8 @@ type Counters struct {
 	Duplicates  int // SENDs recognised by de-duplication
 	BadChecksum int // SENDs refused for their checksum
 	Ignored     int // SENDs of a producer that was already closed at the broker
+	Readers     int // made
+	Deliveries  int // entries sent to readers
 }
 
 func (c *Counters) add(d Counters) {
@@ -32,6 +34,8 @@ func (c *Counters) add(d Counters) {
 	c.Duplicates += d.Duplicates
 	c.BadChecksum += d.BadChecksum
 	c.Ignored += d.Ignored
+	c.Readers += d.Readers
+	c.Deliveries += d.Deliveries
 }
 
 // topic is a topic and its partitions; guarded by the broker's lock.
