@@ -2,6 +2,7 @@ package output
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,14 +21,7 @@ func TestARealTopicIsReadBack(t *testing.T) {
 	broker := stack.SharedPulsar(t)
 	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
-	topic := fmt.Sprintf("persistent://public/default/exact-%d", time.Now().UnixNano())
-	if err := broker.CreatePartitionedTopic(ctx, topic, 2); err != nil {
-		t.Fatal(err)
-	}
-	path := "/admin/v2/persistent/public/default/" + topic[len("persistent://public/default/"):] + "/deduplicationEnabled"
-	if _, err := broker.Admin(ctx, "POST", path, true); err != nil {
-		t.Fatal(err)
-	}
+	topic := deduplicated(ctx, t, broker, 2)
 	o := connected(t, broker.ServiceURL(), "topic: "+topic+"\ndeduplication: true\nordering_key: '${! @group }'\nevent_time: '${! @when }'")
 	s := (&counter{}).newRun()
 	write := func(records ...int64) error {
@@ -41,16 +35,6 @@ func TestARealTopicIsReadBack(t *testing.T) {
 		}
 		return o.WriteBatch(ctx, batch)
 	}
-	// The policy of a topic takes a moment to reach it, longer than the admin API takes to tell of it.
-	waitFor(t, func() bool {
-		for partition := range 2 {
-			stats, err := broker.Admin(ctx, "GET", fmt.Sprintf("%s-partition-%d/stats", strings.TrimSuffix(path, "/deduplicationEnabled"), partition), nil)
-			if err != nil || !strings.Contains(string(stats), `"deduplicationStatus":"Enabled"`) {
-				return false
-			}
-		}
-		return true
-	})
 	if err := write(0, 1, 2, 3, 4, 5); err != nil {
 		t.Fatal(err)
 	}
@@ -120,4 +104,99 @@ func placeOf(t *testing.T, broker *stack.PulsarService, tr *track, upTo int) (la
 		}
 	}
 	return last
+}
+
+// deduplicated makes a topic, and waits until it de-duplicates.
+func deduplicated(ctx context.Context, t testing.TB, broker *stack.PulsarService, partitions int) (topic string) {
+	t.Helper()
+	name := fmt.Sprintf("exact-%d", time.Now().UnixNano())
+	topic = "persistent://public/default/" + name
+	if err := broker.CreatePartitionedTopic(ctx, topic, partitions); err != nil {
+		t.Fatal(err)
+	}
+	path := "/admin/v2/persistent/public/default/" + name
+	if _, err := broker.Admin(ctx, "POST", path+"/deduplicationEnabled", true); err != nil {
+		t.Fatal(err)
+	}
+	// The policy of a topic takes a moment to reach it, longer than the admin API takes to tell of it.
+	waitFor(t, func() bool {
+		for partition := range partitions {
+			stats, err := broker.Admin(ctx, "GET", fmt.Sprintf("%s-partition-%d/stats", path, partition), nil)
+			if err != nil || !strings.Contains(string(stats), `"deduplicationStatus":"Enabled"`) {
+				return false
+			}
+		}
+		return true
+	})
+	return topic
+}
+
+// behindCheckpoint is how many messages an earlier run has stored behind its checkpoint.
+var behindCheckpoint = flag.Int64("exact-behind", 2000, "messages behind the checkpoint in TestARealTopicTellsWhatAnEarlierRunHasStored")
+
+// On a real broker: what was stored behind the checkpoint is known again, also from a ledger that was closed meanwhile, and when
+// its readers are told to begin in ledgers that are not the topic's; what was left out is sent. The time is that until the first
+// new message is confirmed.
+func TestARealTopicTellsWhatAnEarlierRunHasStored(t *testing.T) {
+	broker := stack.SharedPulsar(t)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
+	defer cancel()
+	for _, name := range []string{"as it was", "left out", "in a closed ledger", "left out, in a closed ledger"} {
+		t.Run(name, func(t *testing.T) {
+			topic := deduplicated(ctx, t, broker, 1)
+			yaml := "topic: " + topic + "\ndeduplication: true"
+			path := "/admin/v2/persistent/public/default/" + topic[len("persistent://public/default/"):]
+			// Without a subscription a closed ledger is deleted.
+			if _, err := broker.Admin(ctx, "PUT", path+"-partition-0/subscription/keep", map[string]any{"ledgerId": -1, "entryId": -1}); err != nil {
+				t.Fatal(err)
+			}
+			c := &counter{arrival: time.Now()}
+			o := connected(t, broker.ServiceURL(), yaml)
+			s := c.newRun()
+			s.deliver(t, o, from(0, 3000)...)
+			n := *behindCheckpoint
+			hole := strings.Contains(name, "left out")
+			for first := int64(3000); first < 3000+n; first += 1000 {
+				records := from(first, min(1000, 3000+n-first))
+				if hole && first == 3000 {
+					records = slices.Delete(records, 500, 501)
+				}
+				s.deliver(t, o, records...)
+			}
+			c.confirmed = 3000
+			killed(t, o, s)
+			if strings.Contains(name, "closed ledger") {
+				if _, err := broker.Admin(ctx, "PUT", path+"-partition-0/unload", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o = connected(t, broker.ServiceURL(), yaml)
+			s = c.newRun()
+			began := time.Now()
+			for first := int64(3000); first < 3000+n; first += 1000 {
+				s.deliver(t, o, from(first, min(1000, 3000+n-first))...)
+			}
+			s.deliver(t, o, 3000+n)
+			t.Logf("%d messages behind the checkpoint: %v", n, time.Since(began).Round(time.Millisecond))
+			if (c.epoch > 0) != hole {
+				t.Errorf("%d new names", c.epoch)
+			}
+			copies := map[int64]int{}
+			all := &scan{session: o.session.Load(), topic: topic + "-partition-0", at: pulsar.EarliestMessageID(), silence: busy}
+			all.visit = func(m pulsar.Message) bool {
+				var r int64
+				_, _ = fmt.Sscan(string(m.Payload()), &r)
+				copies[r]++
+				return true
+			}
+			if err := all.run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			for r := range 3001 + n {
+				if copies[r] != 1 {
+					t.Fatalf("record %d is there %d times", r, copies[r])
+				}
+			}
+		})
+	}
 }
