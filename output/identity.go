@@ -17,6 +17,9 @@ const (
 	subSequenceProperty = "kinesis.subsequence.number"
 )
 
+// behindProperty is another one each time the record is read.
+const behindProperty = "kinesis.millis.behind.latest"
+
 // identity is what a message of a shard is known by in the topic, whose readers are not told its number. It is that of the
 // record, where properties tell it: by default they do, but for records that share one Kinesis record, which have their
 // place in it in a property of its own. Otherwise it is all that a consumer sees of the message, which has to come out the
@@ -79,7 +82,7 @@ func (w *wanted) identify(m pulsar.Message) (identity, bool) {
 	return identity{}, false
 }
 
-// fingerprint stands for all that a consumer sees of a message.
+// fingerprint stands for all that a consumer sees of a message, but for what is never the same.
 type fingerprint [sha256.Size]byte
 
 func (e *entry) fingerprint() fingerprint {
@@ -94,6 +97,9 @@ func fingerprintOf(key, orderingKey string, payload []byte, properties map[strin
 	part(orderingKey)
 	part(string(payload))
 	for _, name := range slices.Sorted(maps.Keys(properties)) {
+		if name == behindProperty {
+			continue
+		}
 		part(name)
 		part(properties[name])
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
 )
 
 // A receipt of a duplicate says that Pulsar has stored the number or a higher one. Which of them it is this run knows of what
@@ -20,6 +21,9 @@ import (
 // In a partition the messages of one producer's name lie in the order of their numbers, and Pulsar deletes from the front
 // alone. So a message that is missing was left out if one with a lower number is still there. If none is, it may be deleted
 // as well: that is believed unless the partition holds something that is older than the record.
+
+// maxBatch is how many records of a shard the input hands out at once.
+const maxBatch = 2000
 
 // clockSkew is how far the clocks of two machines may be apart: whose message is the older one is then not known.
 const clockSkew = 5 * time.Second
@@ -34,20 +38,19 @@ func (t *track) unproven(e *entry) bool {
 // not found counts as failed: the track is in doubt then, see bar, unless the topic could not be read.
 func (l *lane) inherit(ctx context.Context, w *writing) {
 	unproven := map[*track][]*entry{}
-	stored := false
 	for i := range w.flight.entries[:w.kept] {
 		e := &w.flight.entries[i]
 		if e.place == nil {
 			continue
 		}
-		stored = stored || e.class == confirmed && !e.duplicate
+		if e.class == confirmed && !e.duplicate && (l.fresh < 0 || e.id.Ordinal() < l.fresh) {
+			l.fresh = e.id.Ordinal()
+		}
 		if e.place.track.unproven(e) {
 			unproven[e.place.track] = append(unproven[e.place.track], e)
 		}
 	}
 	if len(unproven) == 0 {
-		// An earlier run goes from part to part as this one does, and has not got to this one.
-		l.inherits = l.inherits && !stored
 		return
 	}
 	l.inherits = true
@@ -86,6 +89,38 @@ func (l *lane) inherit(ctx context.Context, w *writing) {
 	}
 }
 
+// reachesOn notes, when the name goes, how far beyond what this run has sent an earlier one may have got under it, and into which
+// partitions. What was new to Pulsar was not stored by that one, so neither was the batch that it belonged to, nor any behind it.
+func (l *lane) reachesOn() {
+	limit := l.session.batchLimit
+	if !l.inherits || l.fresh >= 0 && l.turns.high >= l.fresh+limit {
+		return
+	}
+	for _, t := range l.tracks {
+		t.used = t.used || t.fresh < 0
+	}
+	l.reach = max(l.reach, l.turns.high+limit)
+	if l.fresh >= 0 {
+		l.reach = l.fresh + limit
+	}
+}
+
+// reached takes in that a batch was looked for in the topic, whose last record of those that were found is given, -1 for none.
+// When no record of as many as a batch may have is there, the earlier run has not got any further: it had one batch under way.
+// Nor has it sent what came to Kinesis after its end.
+func (l *lane) reached(batch []*attempt.RecordID, found int64) {
+	if l.reach < 0 {
+		return
+	}
+	if found >= 0 {
+		l.reach = max(l.reach, found+l.session.batchLimit)
+	}
+	last := batch[len(batch)-1]
+	if last.Ordinal() > l.reach || last.Origin().Arrival.After(l.began.Add(clockSkew)) {
+		l.reach = -1
+	}
+}
+
 // recognition looks for messages of a track that an earlier run may have stored.
 type recognition struct {
 	lane     *lane
@@ -98,7 +133,8 @@ type recognition struct {
 	behind pulsar.MessageID // the place of the last message that was seen of those with lower numbers, nil for none
 
 	// Of the reading under way.
-	strange bool  // it has met messages of the producer that are none of the expected
+	strange bool  // it has met messages of the producer that do not tell their records
+	runs    []int // see align: how many of the expected are equal to the last messages, the longest first
 	final   bool  // it begins where the topic does
 	ledger  int64 // in which the one before began, -1 for none
 	first   pulsar.MessageID
@@ -179,7 +215,8 @@ func (l *lane) begins(ctx context.Context, t *track, n int) ([]pulsar.MessageID,
 
 // read reads from a place on, and reports whether that has decided.
 func (r *recognition) read(ctx context.Context, at pulsar.MessageID) (done bool, err error) {
-	r.next, r.behind, r.first, r.oldest, r.verdict, r.strange = 0, nil, nil, time.Time{}, readOn, false
+	r.next, r.behind, r.first, r.oldest, r.verdict = 0, nil, nil, time.Time{}, readOn
+	r.strange, r.runs = false, nil
 	s := &scan{session: r.lane.session, topic: r.track.partition.name, at: at, silence: r.lane.session.scanSilence, visit: r.visit}
 	if err := s.run(ctx); err != nil {
 		return false, err
@@ -203,6 +240,9 @@ func (r *recognition) visit(m pulsar.Message) (goOn bool) {
 	}
 	if m.ProducerName() != r.track.partition.producer {
 		return true
+	}
+	if !r.ordered {
+		return r.align(m)
 	}
 	place, equal, ok := r.place(m)
 	switch {
@@ -230,17 +270,35 @@ func (r *recognition) place(m pulsar.Message) (place int, equal, ok bool) {
 		return 0, false, false // It was found, and there is another of the same content.
 	}
 	sequence := m.Properties()[sequenceProperty]
-	if r.ordered && sequence != "" {
-		k, part := slices.BinarySearchFunc(r.expected, sequence, func(e *entry, sequence string) int {
-			return compareSequences(e.sequenceNumber(), sequence)
-		})
-		return k, false, !part // Of a record with others in its Kinesis record the place is not known.
+	if sequence == "" {
+		return 0, false, false
 	}
-	if !r.ordered {
-		// Between messages that belong together there is no other, so what was found was something that is like them.
-		r.next, r.behind, r.strange = 0, nil, true
+	k, part := slices.BinarySearchFunc(r.expected, sequence, func(e *entry, sequence string) int {
+		return compareSequences(e.sequenceNumber(), sequence)
+	})
+	return k, false, !part // Of a record with others in its Kinesis record the place is not known.
+}
+
+// align is visit for messages that do not tell their records. The topic has them if it has them all, one behind the other;
+// messages in front that are like the first of them may be others.
+func (r *recognition) align(m pulsar.Message) (goOn bool) {
+	r.strange = true
+	id, ok := r.wanted.identify(m)
+	if !ok {
+		r.runs = r.runs[:0]
+		return true
 	}
-	return 0, false, false
+	longer := r.runs[:0]
+	for _, n := range append(r.runs, 0) {
+		if r.wanted.ids[n] == id {
+			longer = append(longer, n+1)
+		}
+	}
+	if r.runs = longer; len(longer) > 0 && longer[0] == len(r.expected) {
+		r.next, r.behind = len(r.expected), m.ID()
+		return false
+	}
+	return true
 }
 
 // pass tells what it means that the expected messages from the next one up to the given place are not where they should be,

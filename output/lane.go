@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
 	"github.com/kinesis-pulsar/kinesis-pulsar/internal/attempt"
@@ -39,8 +40,10 @@ type lane struct {
 	doubts   []*track        // in doubt, of producers that are not gone on with
 	not      string          // the name of those
 	turns    turns
-	inherits bool        // an earlier run may have sent what comes next
-	reach    int64       // an earlier run has sent more than the records up to this ordinal that is in doubt; -1 for none
+	began    time.Time
+	inherits bool        // an earlier run has sent under the same name, perhaps
+	fresh    int64       // the lowest ordinal that was new to Pulsar, of all tracks; -1 for none
+	reach    int64       // up to this ordinal an earlier run may have sent what is in doubt, see reached; -1: it has not
 	rested   bool        // what is in doubt has been given the time to be stored
 	inDoubt  atomic.Bool // there are doubts
 
@@ -103,7 +106,7 @@ func (ls *lanes) of(run *attempt.Run) (*lane, error) {
 	if l := ls.mu.byRun[run]; l != nil {
 		return l, nil
 	}
-	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1), turns: newTurns(), reach: -1}
+	l := &lane{session: ls.session, run: run, busy: make(chan struct{}, 1), turns: newTurns(), began: time.Now(), fresh: -1, reach: -1}
 	if !run.OnClose(ls, func() <-chan struct{} { return ls.end(l) }) {
 		return nil, fmt.Errorf("writing records of %s: %w", run.Shard(), errRunOver)
 	}
@@ -227,7 +230,7 @@ func (l *lane) prepare(ctx context.Context, t *topic, known *layout) error {
 	l.closed = l.session.dismissTracks(old)
 	l.turns.renamed()
 	l.topic, l.sequence, l.tracks, l.not = t, sequence, tracks, ""
-	l.inherits = sequence.First > 0
+	l.inherits, l.fresh = sequence.First > 0, -1
 	return nil
 }
 

@@ -15,8 +15,7 @@ import (
 const settleTime = time.Second
 
 // A failure of the kind that leaves tracks in doubt comes hardly ever, and a crash seldom. Together they may cost copies,
-// never records: what was stored under the old name is known to this process alone, until the count has passed it; and
-// what an earlier run has stored beyond the batch is not looked for.
+// never records: what was stored under the old name is known to this process alone, until the count has passed it.
 
 // bar sees to it that tracks in doubt are not gone on with.
 func (l *lane) bar(ctx context.Context) {
@@ -47,13 +46,7 @@ func (l *lane) abandon(ctx context.Context, why string) {
 	if l.not == "" {
 		l.session.log.Infof("Shard %s goes on under a new name of its producers: %s", l.run.Shard(), why)
 	}
-	if l.inherits {
-		// What an earlier run has sent may reach beyond this batch, and into other partitions.
-		for _, t := range l.tracks {
-			t.used = t.used || t.fresh < 0
-		}
-		l.reach = max(l.reach, l.turns.high)
-	}
+	l.reachesOn()
 	// The name is the same in all partitions, so what was sent to the others without a receipt is to be looked for too.
 	for _, t := range l.tracks {
 		if t.used {
@@ -103,7 +96,7 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 		}
 		l.rested = true
 	}
-	there := 0
+	last := int64(-1)
 	expected := map[int][][]*entry{} // the topic may have had other numbers of partitions
 	for _, t := range l.doubts {
 		if !slices.ContainsFunc(l.tracks, func(now *track) bool { return now.partition.name == t.partition.name }) {
@@ -122,15 +115,13 @@ func (l *lane) review(ctx context.Context, o *output, batch service.MessageBatch
 		}
 		for i, e := range mine {
 			if found[i] {
-				there++
+				last = max(last, e.id.Ordinal())
 				l.turns.finish(e.id)
 			}
 		}
 	}
 	records := recordsOf(batch)
-	if there == 0 && records[len(records)-1].Ordinal() > l.reach {
-		l.reach = -1 // An earlier run goes from batch to batch as this one does, and has not got to this one.
-	}
+	l.reached(records, last)
 	if l.turns.looked(records) && l.reach < 0 {
 		l.doubts = nil
 		l.inDoubt.Store(false)

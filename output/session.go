@@ -69,6 +69,8 @@ type session struct {
 	busyLimit  time.Duration
 	// scanSilence is how long a topic that is read back may send nothing; see scan.
 	scanSilence time.Duration
+	// batchLimit is maxBatch.
+	batchLimit int64
 
 	deadLettersProven atomic.Bool
 	// proven is set when the topic is known to de-duplicate, refusal when it is known not to.
@@ -131,9 +133,9 @@ func newSession(conf *config, c client, h *health, r *refusals, log *service.Log
 		conf: conf, client: c, log: log, health: h, refusals: r, metrics: m,
 		closeLimit:  conf.operationTimeout + 5*time.Second,
 		busyLimit:   busyLimit,
-		scanSilence: patience,
-		stop:        make(chan struct{}),
-		finished:    make(chan struct{}),
+		scanSilence: patience, batchLimit: maxBatch,
+		stop:     make(chan struct{}),
+		finished: make(chan struct{}),
 	}
 	name, _ := conf.topic.static()
 	s.topics = newTopics(s, name)

@@ -24,8 +24,8 @@ var errOutOfTurn = errors.New("records in front of these came and are not stored
 //     filtered out look like that until they come, so it cannot be refused before.
 //   - What was stored is not sent again, under whatever name.
 //
-// What a process does not live to see is not kept: when it ends between the overtaking and the new name, the next owner takes
-// Pulsar's word for what was overtaken. Lint refuses what makes parts.
+// A process may end between the overtaking and the new name. The next owner finds out, see inherited.go, but the order is lost.
+// Lint refuses what makes parts.
 type turns struct {
 	newest *attempt.Attempt
 	fates  map[int64]fate // by ordinal, of the newest attempt's records that have come
