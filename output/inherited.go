@@ -215,16 +215,26 @@ func (l *lane) begins(ctx context.Context, t *track, n int) ([]pulsar.MessageID,
 
 // read reads from a place on, and reports whether that has decided.
 func (r *recognition) read(ctx context.Context, at pulsar.MessageID) (done bool, err error) {
-	r.next, r.behind, r.first, r.oldest, r.verdict = 0, nil, nil, time.Time{}, readOn
-	r.strange, r.runs = false, nil
+	r.reset()
 	s := &scan{session: r.lane.session, topic: r.track.partition.name, at: at, silence: r.lane.session.scanSilence, visit: r.visit}
 	if err := s.run(ctx); err != nil {
 		return false, err
 	}
-	if r.verdict == readOn && r.pass(len(r.expected)) {
-		r.next = len(r.expected)
+	return r.finish(), nil
+}
+
+// reset begins another reading.
+func (r *recognition) reset() {
+	r.next, r.behind, r.first, r.oldest, r.verdict = 0, nil, nil, time.Time{}, readOn
+	r.strange, r.runs = false, nil
+}
+
+// finish ends a reading, and reports whether it has decided.
+func (r *recognition) finish() bool {
+	if r.verdict == readOn {
+		r.pass(len(r.expected))
 	}
-	return r.verdict != tooLate, nil
+	return r.verdict != tooLate
 }
 
 // visit takes in the next message of the topic.
@@ -302,16 +312,19 @@ func (r *recognition) align(m pulsar.Message) (goOn bool) {
 }
 
 // pass tells what it means that the expected messages from the next one up to the given place are not where they should be,
-// and whether that is all right: because Pulsar has deleted them.
+// and whether that is all right: because Pulsar has deleted them. Those which it may have deleted are done with.
 func (r *recognition) pass(place int) bool {
-	switch {
-	case r.next == place:
-	case r.behind != nil:
-		r.verdict = missing
-	case !r.final:
-		r.verdict = tooLate
-	case !r.mayBeDeleted():
-		r.verdict = missing
+	for r.next < place && r.verdict == readOn {
+		switch {
+		case r.behind != nil:
+			r.verdict = missing
+		case !r.final:
+			r.verdict = tooLate
+		case !r.mayBeDeleted():
+			r.verdict = missing
+		default:
+			r.next++
+		}
 	}
 	return r.verdict == readOn
 }
