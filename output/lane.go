@@ -66,8 +66,13 @@ type track struct {
 	used      bool             // something was sent, perhaps by an earlier run alone
 	fresh     int64            // the lowest ordinal that Pulsar had no number above, -1 for none
 	seen      pulsar.MessageID // of the messages that an earlier run has sent, the last that was found; see lane.inherit
-	doubt     bool
-	missing   bool // used by settled alone
+	// met is the last message that was found of those in doubt. What has higher ordinals is behind it.
+	met struct {
+		place   pulsar.MessageID
+		ordinal int64
+	}
+	doubt   bool
+	missing bool // used by settled alone
 	// waited holds the generations of which a receipt was not waited for. What is known of them by now is not all: see
 	// lane.judge.
 	waited []*generation

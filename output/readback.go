@@ -183,9 +183,13 @@ func (l *lane) reading(ctx context.Context) (_ context.Context, end func(), _ er
 // number.
 func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found []bool, err error) {
 	wanted := newWanted(expected)
-	begins := []pulsar.MessageID{t.last}
+	last := t.last
+	if t.met.place != nil && expected[0].id.Ordinal() > t.met.ordinal {
+		last = t.met.place
+	}
+	begins := []pulsar.MessageID{last}
 	lowest := expected[0].sequenceNumber()
-	if t.last == nil {
+	if last == nil {
 		begins = []pulsar.MessageID{pulsar.EarliestMessageID()}
 		if lowest != "" {
 			if begins, err = l.begins(ctx, t, len(expected)); err != nil {
@@ -208,8 +212,11 @@ func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found
 			met = true
 			if id, ok := wanted.identify(m); ok {
 				there[id]++
+				if k := wanted.places[id][0]; id.isRecord() && expected[k].id.Ordinal() >= t.met.ordinal {
+					t.met.place, t.met.ordinal = m.ID(), expected[k].id.Ordinal()
+				}
 			}
-			return true
+			return wanted.contents || len(there) < len(wanted.places)
 		}
 		if err := s.run(ctx); err != nil {
 			return nil, err
@@ -220,7 +227,7 @@ func (l *lane) readBack(ctx context.Context, t *track, expected []*entry) (found
 	}
 	found = make([]bool, len(expected))
 	for i, id := range wanted.ids {
-		if t.last == nil && !id.isRecord() {
+		if last == nil && !id.isRecord() {
 			found[i] = there[id] == 1 && len(wanted.places[id]) == 1
 		} else if there[id] > 0 {
 			there[id]--
