@@ -61,6 +61,7 @@ func copiesOf(b *pulsartest.Broker) map[int64]int {
 // The broker leaves a message out and stores later ones, and the process ends before the lease has the new name. The next
 // owner sends it again under the old one, and is told of a duplicate.
 func TestNothingThatWasLeftOutIsLostWithItsProcess(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		before, behind int64 // confirmed, and stored in front
 		counter        *counter
@@ -97,6 +98,7 @@ func TestNothingThatWasLeftOutIsLostWithItsProcess(t *testing.T) {
 
 // The same where the process lives on, and the client has not told yet when the shard goes.
 func TestNothingThatWasLeftOutIsLostWithItsRun(t *testing.T) {
+	t.Parallel()
 	if raceDetector {
 		t.Skip("the Pulsar client races with itself here: unbatched, when a connection breaks")
 	}
@@ -126,6 +128,7 @@ func TestNothingThatWasLeftOutIsLostWithItsRun(t *testing.T) {
 // A kill with much behind the checkpoint, at various ages of the topic, costs no copies, no new name, and only as much reading
 // as there is behind the checkpoint.
 func TestWhatAnEarlierRunHasStoredIsKnownAgain(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		counter *counter
 		age     func(b *pulsartest.Broker)
@@ -173,6 +176,7 @@ func TestWhatAnEarlierRunHasStoredIsKnownAgain(t *testing.T) {
 
 // Consumers acknowledge, and Pulsar deletes, from the front: what is missing behind something that is left was left out.
 func TestWhatIsDeletedIsNotTakenForLeftOut(t *testing.T) {
+	t.Parallel()
 	b := exactBroker(t, 1)
 	c := &counter{arrival: time.Now()}
 	o := connected(t, b.URL(), exactly)
@@ -214,6 +218,7 @@ func TestWhatIsDeletedIsNotTakenForLeftOut(t *testing.T) {
 // A message that was left out is missing, too, where everything in front was deleted, as long as the partition has something
 // that is older than the record.
 func TestSomethingOlderShowsThatNothingIsDeleted(t *testing.T) {
+	t.Parallel()
 	for _, older := range []bool{true, false} {
 		t.Run(strconv.FormatBool(older), func(t *testing.T) {
 			b := exactBroker(t, 1)
@@ -244,6 +249,7 @@ func TestSomethingOlderShowsThatNothingIsDeleted(t *testing.T) {
 
 // A start that has nothing behind its checkpoint reads nothing.
 func TestAPlainStartReadsNothing(t *testing.T) {
+	t.Parallel()
 	b := exactBroker(t, 2)
 	c := &counter{}
 	for range 3 {
@@ -260,6 +266,7 @@ func TestAPlainStartReadsNothing(t *testing.T) {
 
 // The shard of a topic that cannot be read waits: what is not known to be stored is not taken for it.
 func TestWhatCannotBeReadIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	if raceDetector {
 		t.Skip("the Pulsar client races with itself here: a reader whose connection breaks")
 	}

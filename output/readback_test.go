@@ -15,7 +15,7 @@ func TestReadingBackTakesNoOtherMessageForARecords(t *testing.T) {
 	t.Parallel()
 	b := exactBroker(t, 1)
 	o := connected(t, b.URL(), exactly)
-	s := (&counter{}).newRun()
+	s := (&counter{anonymous: true}).newRun()
 	s.deliver(t, o, from(0, 9)...)
 	once, a := s.batch(9)
 	once[0].SetBytes([]byte("same"))
