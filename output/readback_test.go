@@ -118,3 +118,52 @@ func TestWhatAnEarlierRunHasStoredIsLookedForWhenAPartComesTooLate(t *testing.T)
 	s.deliver(t, o, from(10, 5)...)
 	checkExactly(t, b, "t", 15)
 }
+
+// 25 c: a message that the client fails by itself may be missing in front of stored ones, since it goes on with those behind it.
+// Behind the end of a producer it sends nothing.
+func TestAFailureThatTheClientGoesOnBehindLeavesADoubt(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{pulsar.ErrProducerBlockedQuotaExceeded, true},
+		{pulsar.ErrSendTimeout, true},
+		{pulsar.ErrProducerClosed, false},
+		{pulsar.ErrTopicTerminated, false},
+		{pulsar.ErrProducerFenced, false},
+	} {
+		f := newFlight(&cargo{}, 1)
+		e := &f.entries[0]
+		e.place = &place{track: &track{fresh: -1}}
+		e.receivedExact(nil, c.err)
+		f.settle(e, transient, c.err)
+		(&lane{}).settled(f.entries)
+		if got := e.place.track.doubt; got != c.want {
+			t.Errorf("%v: in doubt %v, want %v", c.err, got, c.want)
+		}
+	}
+}
+
+// Under a new name nothing was sent yet: what comes below a number of the old name is in its turn.
+func TestANewNameBeginsTheTurnsAnew(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 1)
+	o := connected(t, b.URL(), exactly)
+	s := (&counter{}).newRun()
+	s.deliver(t, o, from(0, 5)...)
+	doubted(t, o, s)
+	l, err := o.session.Load().lanes.enter(t.Context(), s.run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.leave()
+	if l.turns.high != 4 {
+		t.Fatalf("the highest number is %d", l.turns.high)
+	}
+	if err := l.prepare(t.Context(), l.topic, l.topic.layout.Load()); err != nil {
+		t.Fatal(err)
+	}
+	if l.turns.high != -1 {
+		t.Errorf("the highest number under the new name is %d, before anything was sent", l.turns.high)
+	}
+}
