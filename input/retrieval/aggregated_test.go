@@ -33,3 +33,24 @@ func TestI8ReadsOfAggregatedRecordsAreSizedByWhatIsInThem(t *testing.T) {
 		b.config.Budget.Release(held)
 	}
 }
+
+// Whether the sequence number alone names a record is known of each: not where others are, or were, in the same Kinesis record.
+func TestRecordsThatShareAKinesisRecordAreToldFromOthers(t *testing.T) {
+	b := newBench(t)
+	user := func(key string) kpltest.Record { return kpltest.Record{PartitionKey: key, Data: []byte("x")} }
+	b.put("plain", string(kpltest.Aggregate([]kpltest.Record{user("a"), user("b")})), string(kpltest.Aggregate([]kpltest.Record{user("c")})))
+	p := b.reader(horizon())
+	var shared []bool
+	for len(shared) < 4 {
+		got, err := p.Next(t.Context(), func() bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range got.Records {
+			shared = append(shared, r.Aggregated)
+		}
+	}
+	if got := fmt.Sprint(shared); got != "[false true true false]" {
+		t.Errorf("shared: %s", got)
+	}
+}
