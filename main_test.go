@@ -155,7 +155,9 @@ output:
   pulsar:
     url: pulsar://localhost:6650
     topic: t
-    auth: { token: { enabled: true, token: hush-token } }
+    auth:
+      token: { enabled: true, token: hush-token }
+      oauth2: { private_key_file: 'data:application/json;base64,hush==' }
 `
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

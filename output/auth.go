@@ -45,7 +45,7 @@ func authField() *service.ConfigField {
 			service.NewStringField("audience").Description("The audience that the token is for. Some servers need none.").Default(""),
 			service.NewStringField("issuer_url").Description("The URL of the authorization server.").Default(""),
 			service.NewStringField("scope").Description("The scopes to ask for, separated by spaces. By default none.").Default(""),
-			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON; a `file://` or `data:` URL will do too.").Default(""),
+			service.NewStringField("private_key_file").Description("The path of the file with the client's id and secret, as JSON; a `file://` or `data:` URL will do too.").Default("").Secret(),
 		).
 			Description("Parameters for OAuth 2.0 authentication.").
 			LintRule(`root = match {

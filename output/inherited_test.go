@@ -259,8 +259,9 @@ func TestAPlainStartReadsNothing(t *testing.T) {
 		killed(t, o, s)
 	}
 	checkExactly(t, b, "t", 300)
-	if n := b.Counters("t").Readers; n != 0 {
-		t.Errorf("%d readers", n)
+	// A start asks whether it may read, by a reader for each of the three.
+	if c := b.Counters("t"); c.Readers > 3 || c.Deliveries > 0 {
+		t.Errorf("%d readers, %d messages read", c.Readers, c.Deliveries)
 	}
 }
 
@@ -301,4 +302,23 @@ func TestWhatCannotBeReadIsNotBelieved(t *testing.T) {
 	if c.epoch != 0 {
 		t.Error("a new name")
 	}
+}
+
+// A role that may not consume does not get as far as a kill.
+func TestARoleThatMayNotReadIsToldAtTheStart(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 2)
+	b.RefuseReaders("t", pulsartest.Forever, pulsartest.AuthorizationError, "Client is not authorized to subscribe")
+	connectFails(t, makeOutput(t, b.URL(), exactly), "deduplication: the role that is shown to the broker may not consume")
+	connected(t, b.URL(), "topic: t") // who does not want to read may start
+	b.ClearFaults()
+	connected(t, b.URL(), exactly)
+}
+
+// Other failures to read may be over when it is needed, and keep nobody from starting.
+func TestAReaderThatFailsAtTheStartIsNoReasonNotToStart(t *testing.T) {
+	t.Parallel()
+	b := exactBroker(t, 1)
+	b.RefuseReaders("t", pulsartest.Forever, pulsartest.UnknownError, "a bad moment")
+	connected(t, b.URL(), exactly)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,6 +19,11 @@ func (s *session) verify(ctx context.Context, trial bool) error {
 		}
 	} else if err := s.verifyTopic(ctx, name); err != nil {
 		return err
+	}
+	if s.conf.deduplication {
+		if err := s.verifyReadable(ctx, name); err != nil {
+			return err
+		}
 	}
 	if s.conf.adminURL != "" {
 		err := s.ensureDeduplication(ctx, name)
@@ -48,6 +54,25 @@ func (s *session) verifyTopic(ctx context.Context, name string) error {
 		return err
 	}
 	s.health.recovered()
+	return nil
+}
+
+// verifyReadable proves that the topic may be read. It is read after a kill only, and a right that is missing would stop shards
+// then, at any time of the night. Whatever else is wrong with reading may be over by then, and is no reason not to start.
+func (s *session) verifyReadable(ctx context.Context, name string) error {
+	t, err := s.topics.use(name, time.Now())
+	if err != nil {
+		return err
+	}
+	defer s.topics.done(t, time.Now())
+	l, err := t.known(ctx)
+	if err != nil {
+		return err
+	}
+	probe := &scan{session: s, topic: l.partitions[0].name, silence: s.scanSilence}
+	if _, err := probe.end(ctx); err != nil && strings.Contains(err.Error(), "AuthorizationError") {
+		return fmt.Errorf("%s: the role that is shown to the broker may not consume, but the topic is read after a kill: grant it produce and consume: %w", fieldDeduplication, err)
+	}
 	return nil
 }
 

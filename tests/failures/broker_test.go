@@ -41,6 +41,7 @@ func TestARealBroker(t *testing.T) {
 			"unknown authority":                unknownAuthority,
 			"wrong tokens":                     wrongTokens,
 			"a token expires":                  aTokenExpires,
+			"a role that may not consume":      mayNotConsume,
 		} {
 			t.Run(strings.ReplaceAll(name, ",", ""), func(t *testing.T) {
 				t.Parallel()

@@ -54,6 +54,21 @@ func wrongTokens(t *testing.T, broker *stack.PulsarService) {
 	}
 }
 
+// With de-duplication the topic is read after a kill, which a right to produce is not enough for. It shows at the start.
+func mayNotConsume(t *testing.T, broker *stack.PulsarService) {
+	w := newWorld(t, broker, 2)
+	w.admin("POST", w.namespacePath("/permissions/writer"), []string{"produce"})
+	p := w.run(config{token: broker.Security().Token("writer"), pulsar: "deduplication: true"})
+	p.notReady("deduplication", "grant it produce and consume")
+	w.admin("POST", w.namespacePath("/deduplication"), true)
+	w.admin("POST", w.namespacePath("/permissions/writer"), []string{"produce", "consume"})
+	p.ready()
+	w.feed(100)
+	w.settled()
+	w.account()
+	p.stop()
+}
+
 // A token in a file is replaced before it runs out, which nobody may notice; then one is not, which shows, until it is.
 func aTokenExpires(t *testing.T, broker *stack.PulsarService) {
 	w := newWorld(t, broker, 2)

@@ -86,6 +86,7 @@ type Broker struct {
 		lastProducer int // of the names that the broker made
 		sendPlan     plan
 		producerPlan plan
+		readerPlan   plan
 		closePlan    plan
 		lookupPlan   plan
 		deliveryPlan plan
@@ -103,7 +104,7 @@ func NewBroker(options ...Option) *Broker {
 	b.token.Store(&b.settings.token)
 	b.mu.connections = map[*connection]struct{}{}
 	b.mu.topics = map[string]*topic{}
-	b.mu.sendPlan, b.mu.producerPlan, b.mu.closePlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}, plan{}
+	b.mu.sendPlan, b.mu.producerPlan, b.mu.readerPlan, b.mu.closePlan, b.mu.lookupPlan, b.mu.deliveryPlan = plan{}, plan{}, plan{}, plan{}, plan{}, plan{}
 	b.lookupGate, b.receiptGate, b.deliveryGate = newGate(), newGate(), newGate()
 	port, err := heldport.Hold()
 	if err != nil {

@@ -139,6 +139,13 @@ func (b *Broker) RefuseProducers(topic string, n int, code ServerError, text str
 	b.mu.producerPlan.add(faultKey(topic), planned{left: n, code: code, text: text})
 }
 
+// RefuseReaders answers the next n SUBSCRIBE commands of a topic with a server error.
+func (b *Broker) RefuseReaders(topic string, n int, code ServerError, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.readerPlan.add(faultKey(topic), planned{left: n, code: code, text: text})
+}
+
 // KeepProducers confirms the next n CLOSE_PRODUCER commands of a topic without closing anything, so that the producer holds its
 // name until its connection ends. So it is with a real broker when the client gives a producer up that it is just connecting.
 func (b *Broker) KeepProducers(topic string, n int) {
@@ -177,6 +184,7 @@ func (b *Broker) ClearFaults() {
 	defer b.mu.Unlock()
 	clear(b.mu.sendPlan)
 	clear(b.mu.producerPlan)
+	clear(b.mu.readerPlan)
 	clear(b.mu.closePlan)
 	clear(b.mu.lookupPlan)
 	clear(b.mu.deliveryPlan)

@@ -125,6 +125,10 @@ func (c *connection) subscribe(cmd *command) {
 		c.out.send(errorFrame(cmd.requestID, TopicNotFound, "Topic "+name.String()+" not found"))
 		return
 	}
+	if f, ok := b.mu.readerPlan.take(name); ok {
+		c.out.send(errorFrame(cmd.requestID, f.code, f.text))
+		return
+	}
 	r := &reader{id: cmd.consumerID, conn: c, log: b.partitionLog(t, name), topic: t}
 	// The entry that is named is delivered, too: of a batch, the client may have got a part. It leaves out what it has.
 	r.next, _ = slices.BinarySearchFunc(r.log.frames, *cmd.start, func(f storedFrame, start place) int {
