@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -37,6 +38,9 @@ type call struct {
 	status                 int
 	// acquisitions are the acquisition ids that the request names: an owner's write is conditional on its own.
 	acquisitions []string
+	// moves tells whether the request writes the lease's counter: whoever owns a lease or comes to own it does, who asks for
+	// it, withdraws, anchors it or names its children does not.
+	moves bool
 	// after is the lease as an applied write has left it; nil for everything else.
 	after lease
 }
@@ -130,6 +134,8 @@ func (a attributes) texts() lease {
 func (c *call) read(request, answer []byte) {
 	var q struct {
 		Key, Item                 attributes
+		UpdateExpression          string
+		ExpressionAttributeNames  map[string]string
 		ExpressionAttributeValues attributes
 	}
 	if json.Unmarshal(request, &q) != nil {
@@ -141,6 +147,7 @@ func (c *call) read(request, answer []byte) {
 		}
 	}
 	item := q.Item.texts()
+	c.moves = item["leaseCounter"] != "" || names(q.UpdateExpression, q.ExpressionAttributeNames, "leaseCounter")
 	if c.key = q.Key.texts()["leaseKey"]; c.key == "" {
 		c.key = item["leaseKey"]
 	}
@@ -156,6 +163,12 @@ func (c *call) read(request, answer []byte) {
 			c.after = a.Attributes.texts()
 		}
 	}
+}
+
+// names tells whether an expression names an attribute, as it is or by a placeholder.
+func names(expression string, placeholders map[string]string, attribute string) bool {
+	words := strings.FieldsFunc(expression, func(r rune) bool { return strings.ContainsRune(" \t\n,=+-()", r) })
+	return slices.ContainsFunc(words, func(word string) bool { return word == attribute || placeholders[word] == attribute })
 }
 
 // all are the calls so far, in the order in which they were answered.
@@ -226,7 +239,9 @@ type history struct {
 // historyOf reads the ledger. workerOf tells which process a worker id belongs to.
 //
 // Writes of one lease are told apart in time by its counter, which every owner's write moves: answers of different
-// workers may be written down in another order than the writes took effect.
+// workers may be written down in another order than the writes took effect. What leaves the counter alone comes behind
+// the write that moved it there, or an ask would pass for the renewal that it followed, by a worker that owns nothing.
+// Among themselves such writes may stand in any order: they change nothing that the account looks at.
 func historyOf(calls []call, workerOf func(id string) string) history {
 	h := history{tenures: map[string][]tenure{}}
 	writes := map[string][]call{}
@@ -236,7 +251,15 @@ func historyOf(calls []call, workerOf func(id string) string) history {
 		}
 	}
 	for key, list := range writes {
-		slices.SortStableFunc(list, func(a, b call) int { return a.after.counter() - b.after.counter() })
+		slices.SortStableFunc(list, func(a, b call) int {
+			if order := cmp.Compare(a.after.counter(), b.after.counter()); order != 0 || a.moves == b.moves {
+				return order
+			}
+			if a.moves {
+				return -1
+			}
+			return 1
+		})
 		was := lease{}
 		for _, c := range list {
 			h.note(key, was, c, workerOf)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -113,7 +114,7 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// write is an applied write of a lease, as the ledger has it.
+// write is an applied write of a lease that moves its counter, as the ledger has it.
 func write(worker, owner, acquisition string, counter int, checkpoint string) call {
 	l := lease{"leaseKey": "s", "leaseCounter": fmt.Sprint(counter), "checkpoint": checkpoint}
 	if owner != "" {
@@ -122,7 +123,7 @@ func write(worker, owner, acquisition string, counter int, checkpoint string) ca
 	if acquisition != "" {
 		l["kp_acq"] = acquisition
 	}
-	return call{worker: worker, operation: "UpdateItem", key: "s", status: http.StatusOK, sent: at(float64(counter)), answered: at(float64(counter) + 0.1), after: l}
+	return call{worker: worker, operation: "UpdateItem", key: "s", status: http.StatusOK, sent: at(float64(counter)), answered: at(float64(counter) + 0.1), moves: true, after: l}
 }
 
 func TestTheLedgerTellsTenures(t *testing.T) {
@@ -170,9 +171,71 @@ func TestTheLedgerTellsTenures(t *testing.T) {
 	}
 	// An ask is no owner's write: it moves nothing.
 	ask := write("b", "d", "d#1", 8, "10")
-	ask.after["kp_ask"] = "b"
+	ask.moves, ask.after["kp_ask"] = false, "b"
 	if h := historyOf(append(slices.Clone(calls), ask), same); len(h.wrong) > 0 {
 		t.Errorf("an ask: %q", h.wrong)
+	}
+}
+
+// An ask takes effect after the renewal whose counter it carries, but its answer may be written down first. It must not
+// pass for that renewal, which would be one by a worker that does not own the lease.
+func TestAnAskIsNotTakenForTheWriteItFollowed(t *testing.T) {
+	same := func(id string) string { return id }
+	created, taken := write("a", "", "", 0, "TRIM_HORIZON"), write("a", "a", "a#1", 1, "TRIM_HORIZON")
+	kept, given := write("a", "a", "a#1", 2, "5"), write("a", "b", "b#1", 3, "7")
+	// beside is what c, which owns nothing, writes behind another write, at the same counter; "" takes an attribute away.
+	beside := func(behind call, attribute, value string) call {
+		c := behind
+		c.worker, c.moves, c.after = "c", false, maps.Clone(behind.after)
+		c.sent, c.answered = behind.sent.Add(50*time.Millisecond), behind.answered.Add(20*time.Millisecond)
+		if c.after[attribute] = value; value == "" {
+			delete(c.after, attribute)
+		}
+		return c
+	}
+	want := historyOf([]call{created, taken, kept, given}, same)
+	if len(want.wrong) > 0 || len(want.tenures["s"]) != 2 {
+		t.Fatalf("in turn: %v", want)
+	}
+	for name, calls := range map[string][]call{
+		"an ask before a renewal":             {created, taken, beside(kept, "kp_ask", "c"), kept, given},
+		"an ask before the write that took":   {created, beside(taken, "kp_ask", "c"), taken, kept, given},
+		"a withdrawal before its ask":         {created, taken, beside(kept, "kp_ask", ""), beside(kept, "kp_ask", "c"), kept, given},
+		"an anchor before a gift":             {created, taken, kept, beside(given, "kp_start", "1"), given},
+		"an ask before it, and all backwards": {beside(given, "kp_ask", "c"), given, kept, taken, created},
+	} {
+		if got := historyOf(calls, same); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	// An owner that is changed without moving the counter is found all the same.
+	robbed := []call{created, taken, beside(kept, "leaseOwner", "c"), kept}
+	if h := historyOf(robbed, same); len(h.wrong) != 1 || !strings.Contains(h.wrong[0], "c wrote as the owner of s, which belonged to a") {
+		t.Errorf("an owner changed beside the counter: %q", h.wrong)
+	}
+}
+
+func TestTheLedgerTellsWhatMovesTheCounter(t *testing.T) {
+	const key, put = `"Key": {"leaseKey": {"S": "s"}}, `, `"Item": {"leaseKey": {"S": "s"}, "leaseCounter": {"N": "0"}}`
+	const aliases = `, "ExpressionAttributeNames": {"#leaseCounter": "leaseCounter", "#c": "leaseCounter", "#kp_ask": "kp_ask"}`
+	for _, c := range []struct {
+		operation, request string
+		want               bool
+	}{
+		{"PutItem", put, true},
+		{"UpdateItem", key + `"UpdateExpression": "SET #leaseCounter = :new_leaseCounter, #checkpoint = :new_checkpoint"` + aliases, true},
+		{"UpdateItem", key + `"UpdateExpression": "SET #kp_acq=:a,#c=:n REMOVE #kp_ask"` + aliases, true},
+		{"UpdateItem", key + `"UpdateExpression": "ADD leaseCounter :one"`, true},
+		// An ask is conditional on the counter.
+		{"UpdateItem", key + `"UpdateExpression": "SET #kp_ask = :new_kp_ask", "ConditionExpression": "#leaseCounter = :is_leaseCounter"` + aliases, false},
+		{"UpdateItem", key + `"UpdateExpression": "REMOVE #kp_ask, #kp_askat"` + aliases, false},
+		{"UpdateItem", key + `"UpdateExpression": "SET kp_start = if_not_exists(kp_start, :leaseCounter)"`, false},
+	} {
+		got := call{operation: c.operation, status: http.StatusOK}
+		got.read([]byte("{"+c.request+"}"), []byte(`{"Attributes": {"leaseKey": {"S": "s"}, "leaseCounter": {"N": "0"}}}`))
+		if got.moves != c.want || got.key != "s" || got.after == nil {
+			t.Errorf("%s %s: %+v", c.operation, c.request, got)
+		}
 	}
 }
 
