@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/dynamotest"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/stack"
 )
@@ -82,7 +83,9 @@ func onEngines(t *testing.T, test func(t *testing.T, e *engine)) {
 
 func newTransport() *http.Transport { return &http.Transport{MaxIdleConnsPerHost: 32} }
 
-func httpClient(t *http.Transport) *http.Client { return &http.Client{Transport: t} }
+func httpClient(t *http.Transport) *http.Client {
+	return &http.Client{Transport: wholebody.Transport(t)}
+}
 
 var tables atomic.Int64
 
