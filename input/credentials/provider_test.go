@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/kinesis-pulsar/kinesis-pulsar/internal/wholebody"
 	"github.com/kinesis-pulsar/kinesis-pulsar/tests/leaktest"
 )
 
@@ -84,7 +85,7 @@ func isolate(t *testing.T) {
 
 func (f *fakeSTS) options(param string) Options {
 	return Options{
-		PluginName: AssumeRoleClass, PluginParam: Secret(param), Region: "eu-west-1", STSEndpoint: f.URL, HTTPClient: f.Client(),
+		PluginName: AssumeRoleClass, PluginParam: Secret(param), Region: "eu-west-1", STSEndpoint: f.URL, HTTPClient: &http.Client{Transport: wholebody.Transport(f.Client().Transport)},
 		Base: credentials.NewStaticCredentialsProvider("AKIABASE", "base", ""),
 	}
 }
